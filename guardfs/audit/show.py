@@ -1,0 +1,201 @@
+"""One line an event for people: when, who, what, where, how much, result. Pure but for the time zone.
+
+Plain ANSI colours, so that a thousand events a second scroll by. Whatever comes from file names and processes
+is shown with control characters escaped: a log must not be able to paint on the terminal of its reader.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from guardfs.audit.levels import CHANGES
+
+RED, YELLOW, GREEN, CYAN, DIM, BOLD = "31", "33", "32", "36", "2", "1"
+
+_UUID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+WHO = 26
+OP = 10
+"""Columns of the writer and of the operation; longer ones push the rest to the right rather than being
+cut."""
+
+
+class Shower:
+    """Formats the events of one log, in order: it remembers who usually changes each transcript.
+
+    colour: with ANSI colours. width: columns of the terminal, to which lines are cut; None: not cut.
+    """
+
+    def __init__(self, *, colour: bool = False, width: int | None = None) -> None:
+        self._colour = colour
+        self._width = width
+        self._changes: dict[str, Counter[int]] = {}
+        self._minute = ""
+        self._minute_text = ""
+
+    def line(self, event: Mapping[str, Any]) -> str:
+        """The line of *event*, without newline. Never raises, whatever the event holds."""
+        op = str(event.get("op", "?"))
+        writer = event.get("writer")
+        if not isinstance(writer, dict):
+            colour = _notice_colour(op)
+            who = (f"{'guardfs':<{WHO}}", CYAN)
+            what = ((f"{op:<{OP}}", colour), (_notice(op, event), colour))
+            return self._fit([(self._clock(event), DIM), who, *what])
+        failed = bool(event.get("errno"))
+        change = op in CHANGES
+        unusual = change and not failed and self._unusual(event, writer)
+        colour = RED if failed else YELLOW if unusual else "" if change else DIM
+        result = _result(event)
+        parts = [
+            (self._clock(event), DIM),
+            (f"{_who(event, writer):<{WHO}}", YELLOW if unusual else CYAN),
+            (f"{op:<{OP}}", colour),
+            (_where(event), colour),
+            (_much(event), DIM),
+            (_records(event), GREEN),
+            ("other writer" if unusual else "", YELLOW),
+            (result, RED if failed else DIM),
+        ]
+        return self._fit(parts)
+
+    def _unusual(self, event: Mapping[str, Any], writer: Mapping[str, Any]) -> bool:
+        """Whether a process changes a transcript that another one has changed more often."""
+        session, tgid = event.get("session"), writer.get("tgid")
+        if not isinstance(session, str) or not isinstance(tgid, int):
+            return False
+        if str(event.get("path", "")).endswith(".lock"):
+            return False
+        if len(self._changes) > 10_000:
+            self._changes.clear()
+        seen = self._changes.setdefault(session, Counter())
+        usual = seen.most_common(1)
+        seen[tgid] += 1
+        return bool(usual) and usual[0][0] != tgid and seen[tgid] <= usual[0][1]
+
+    def _clock(self, event: Mapping[str, Any]) -> str:
+        """Local time to the millisecond."""
+        time = event.get("time")
+        if not isinstance(time, str) or len(time) < 23:
+            return "--:--:--.---"
+        if time[:16] != self._minute:  # the zone's rules are asked once a minute of the log
+            try:
+                local = datetime.fromisoformat(time[:16] + "+00:00").astimezone()
+            except (ValueError, OverflowError, OSError):
+                return safe(time[11:23])
+            self._minute, self._minute_text = time[:16], f"{local:%H:%M}"
+        return self._minute_text + safe(time[16:23])
+
+    def _fit(self, parts: list[tuple[str, str]]) -> str:
+        left = self._width if self._width is not None else 1 << 30
+        out: list[str] = []
+        for text, colour in parts:
+            if not text:
+                continue
+            if out:
+                out.append(" ")
+                left -= 1
+            if left <= 0:
+                break
+            if len(text) > left:
+                text = text[: left - 1] + "…"
+            left -= len(text)
+            out.append(f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text)
+        return "".join(out).rstrip()
+
+
+def safe(text: str) -> str:
+    """*text* with control and direction characters as escapes."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def _who(event: Mapping[str, Any], writer: Mapping[str, Any]) -> str:
+    comm, lane = str(writer.get("comm") or ""), str(event.get("lane") or "")
+    known = writer.get("known")
+    if isinstance(known, str) and known in ("outside", "exited"):
+        comm = known
+    name = lane if lane == comm or not comm else f"{lane}/{comm}" if lane else comm
+    mark = "" if writer.get("main") else "+"  # a pool thread, not the process's first
+    return safe(f"{name or '?'}[{writer.get('tid', '?')}{mark}]")
+
+
+def _where(event: Mapping[str, Any]) -> str:
+    path = short(str(event.get("path", "")))
+    to = event.get("to")
+    return f"{path} -> {short(to)}" if isinstance(to, str) else path
+
+
+def short(path: str) -> str:
+    """A path with its UUIDs cut to their first eight digits, which is how people tell sessions apart."""
+    return safe(_UUID.sub(r"\1…", path))
+
+
+def _much(event: Mapping[str, Any]) -> str:
+    parts = []
+    count, size, offset = event.get("count"), event.get("bytes"), event.get("offset")
+    if isinstance(size, int):
+        parts.append(f"{'+' if event.get('append') else ''}{size} B")
+    if isinstance(offset, int) and not event.get("append"):
+        parts.append(f"at {offset}")
+    if isinstance(count, int):
+        parts.append(f"in {count} writes")
+    return " ".join(parts)
+
+
+def _records(event: Mapping[str, Any]) -> str:
+    record, records = event.get("record"), event.get("records")
+    if isinstance(record, dict):
+        return _record(record)
+    if isinstance(records, list) and records:
+        first = _record(records[0]) if isinstance(records[0], dict) else ""
+        return f"{len(records)} records: {first}, …"
+    return ""
+
+
+def _record(record: Mapping[str, Any]) -> str:
+    if record.get("part"):
+        return "part of a record"
+    if record.get("invalid"):
+        return "not a record"
+    names = [record.get(key) for key in ("type", "role")]
+    model = record.get("model")
+    if record.get("provider") == "openclaw":  # the gateway's own out-of-band appends
+        names.append(model)
+    text = "/".join(str(name) for name in names if name)
+    if record.get("id"):
+        text += " " + str(record["id"])[:8]
+    return safe(text)
+
+
+def _result(event: Mapping[str, Any]) -> str:
+    number, verdict = event.get("errno"), event.get("verdict")
+    if isinstance(number, int) and number:
+        return errnos.errorcode.get(number, f"errno {number}")
+    if isinstance(verdict, str) and verdict != "allow":
+        return safe(verdict)
+    took = event.get("us")
+    return f"{took / 1000:.0f} ms" if isinstance(took, int) and took >= 10_000 else ""
+
+
+def _notice(op: str, event: Mapping[str, Any]) -> str:
+    if op == "process":
+        args = event.get("args")
+        line = " ".join(map(str, args)) if isinstance(args, list) else ""
+        return safe(f"{event.get('tgid', '?')}: {line or event.get('exe') or '?'}")
+    if op == "gap" and isinstance(event.get("count"), int):
+        lost = f"{event['count']} events lost" if event["count"] else "no event lost"
+        return safe(f"{lost}, {event.get('from')} to {event.get('to')}: {event.get('error')}")
+    skip = ("v", "seq", "prev", "time", "op", "head")
+    return safe(" ".join(f"{key}={value}" for key, value in event.items() if key not in skip))
+
+
+def _notice_colour(op: str) -> str:
+    return RED if op in ("gap", "torn", "error") else DIM if op in ("process", "log") else YELLOW
