@@ -1,0 +1,115 @@
+"""Finds the audit logs that a command is to read: the file it was given, or those of the guards that are
+mounted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from typing import Any, NamedTuple
+
+from guardfs.audit.chain import HEAD_NAME
+from guardfs.errors import GuardError
+
+FSTYPE = "fuse.guardfs"
+STATUS = "user.guardfs.status"
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+
+
+class Log(NamedTuple):
+    """One audit log. file: path; head: path of the chain's head if known; mount: where its guard is, if
+    known."""
+
+    file: str
+    head: str | None
+    mount: str | None
+
+
+def mounts(mountinfo: str = "/proc/self/mountinfo") -> list[str]:
+    """Directories that a guard is mounted on, oldest mount first. Source: proc_pid_mountinfo(5), the part
+    after `` - ``."""
+    try:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError as error:
+        raise GuardError(f"{mountinfo}: {error.strerror}", "mount /proc") from error
+    found: list[str] = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split(" ", 1)[0] == FSTYPE:
+            point = before.split(" ")[4].encode("utf-8", "surrogateescape").decode("latin-1")
+            point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), point)
+            path = os.fsdecode(point.encode("latin-1"))
+            if path not in found:
+                found.append(path)
+    return found
+
+
+def status(mount: str) -> dict[str, Any]:
+    """What the guard on *mount* says of itself. Raises GuardError if it does not answer or answers something
+    else."""
+    try:
+        found = json.loads(os.getxattr(mount, STATUS))
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            raise GuardError(
+                f"{mount}: its guard has died", f"unmount it with `guardfs unmount {mount}`"
+            ) from error
+        raise GuardError(
+            f"{mount}: the guard does not answer: {error.strerror}", "name the log with --audit FILE"
+        ) from error
+    except ValueError as error:
+        raise GuardError(
+            f"{mount}: the guard's status is not JSON", "name the log with --audit FILE"
+        ) from error
+    if not isinstance(found, dict):
+        raise GuardError(f"{mount}: the guard's status is not understood", "name the log with --audit FILE")
+    return found
+
+
+def find(directory: str | None = None, audit: str | None = None) -> list[Log]:
+    """The logs of a command's ``[DIR] [--audit FILE]``: the file given, the log of DIR's guard, or those of
+    all guards.
+
+    Raises GuardError if there is none.
+    """
+    if audit is not None:
+        if os.path.isdir(audit):
+            raise GuardError(f"{audit}: is a directory", "give the file that the guard writes (its --audit)")
+        return [Log(audit, None, None)]
+    present = mounts()
+    if directory is not None:
+        real = os.path.realpath(directory)
+        above = [mount for mount in present if real == mount or real.startswith(mount.rstrip("/") + "/")]
+        if not above:
+            if not os.path.lexists(directory):
+                raise GuardError(f"{directory}: no such directory", "name a directory that a guard is on")
+            raise GuardError(
+                f"{directory}: no guard is mounted there", "name its old log with --audit FILE, or mount it"
+            )
+        return [_log_of(max(above, key=len))]
+    if not present:
+        raise GuardError("no guard is mounted", "name a log with --audit FILE, or `guardfs mount DIR` first")
+    logs: list[Log] = []
+    last: GuardError | None = None
+    for mount in present:
+        try:
+            logs.append(_log_of(mount))
+        except GuardError as error:  # a dead guard shall not hide the living ones
+            last = error
+    if not logs and last is not None:
+        raise last
+    return logs
+
+
+def _log_of(mount: str) -> Log:
+    found = status(mount)
+    audit, state = found.get("audit"), found.get("state")
+    file = audit.get("file") if isinstance(audit, dict) else None
+    if not isinstance(file, str) or not file:
+        raise GuardError(f"{mount}: its guard keeps no audit log", "mount it with --audit FILE")
+    directory = state.get("dir") if isinstance(state, dict) else None
+    head = os.path.join(directory, HEAD_NAME) if isinstance(directory, str) else None
+    return Log(file, head if head and os.path.exists(head) else None, mount)

@@ -1,0 +1,126 @@
+"""Options that `mount` and `run` share, and what they become."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from guardfs.errors import GuardError
+from guardfs.mount.config import AuditOptions
+from guardfs.state.directory import default_state_dir
+from guardfs.supervise import places
+from guardfs.supervise.supervisor import Settings, say
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes: 64M, 1G, 500000."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b)?", value.strip().lower())
+        if not match or int(match[1]) == 0:
+            self.fail(f"{value!r} is no size; write it like 64M")
+        return int(match[1]) * _UNITS[match[2]]
+
+
+def guard_options(function: F) -> F:
+    """Add the options of a guard to a command."""
+    for option in reversed(
+        [
+            click.option(
+                "--state", metavar="DIR", help="What must survive a restart. Default: below /var/lib/guardfs."
+            ),
+            click.option(
+                "--audit", metavar="FILE", help="The audit log. Default: audit.jsonl in the state directory."
+            ),
+            click.option(
+                "--audit-level",
+                type=click.Choice(["changes", "transcripts", "all"]),
+                default="transcripts",
+                show_default=True,
+                help="changes: what changes files. transcripts: also opens of and looks at transcripts and locks.",
+            ),
+            click.option(
+                "--audit-required",
+                is_flag=True,
+                help="Changes fail with EIO while the log cannot be written.",
+            ),
+            click.option(
+                "--audit-hash-ids",
+                is_flag=True,
+                help="Replace session keys and user ids in the log by keyed hashes.",
+            ),
+            click.option(
+                "--audit-size",
+                type=Size(),
+                default="64M",
+                show_default=True,
+                help="Rotate the log at this size.",
+            ),
+            click.option(
+                "--audit-keep",
+                type=click.IntRange(0, 1000),
+                default=10,
+                show_default=True,
+                help="Rotated logs to keep.",
+            ),
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0, 86400),
+                default=10.0,
+                show_default=True,
+                help="Seconds to wait for a moment without lock files, before mounting and unmounting.",
+            ),
+            click.option(
+                "--force", is_flag=True, help="Mount and unmount at once; a turn in flight may fail."
+            ),
+            click.option("--verbose", "-v", is_flag=True, help="Say more on standard error."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def settings(sessions: str, options: dict[str, Any]) -> Settings:
+    """Check what was asked for; GuardError with one line where it cannot be."""
+    if places.clear_dead_mount(sessions):
+        say(f"{sessions}: a dead mount was cleared away")
+    real = places.sessions_directory(sessions)
+    state = places.outside(
+        options["state"] or default_state_dir(real), real, "the state directory would lie", "--state"
+    )
+    if os.path.exists(state) and not os.path.isdir(state):
+        raise GuardError(f"{state}: not a directory", "name a directory with --state")
+    audit = options["audit"]
+    if audit is None:
+        audit = os.path.join(state, "audit.jsonl")
+    else:
+        audit = places.outside(audit, real, "the audit log would lie", "--audit")
+        places.writable_file(audit, "an audit log")
+    return Settings(
+        sessions=real,
+        state=state,
+        audit=AuditOptions(
+            file=audit,
+            level=options["audit_level"],
+            required=options["audit_required"],
+            hash_ids=options["audit_hash_ids"],
+            max_bytes=options["audit_size"],
+            keep=options["audit_keep"],
+        ),
+        timeout=options["timeout"],
+        force=options["force"],
+        verbose=options["verbose"],
+    )

@@ -1,0 +1,36 @@
+"""`guardfs run --sessions DIR -- COMMAND`: guard a directory for as long as a command runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from guardfs.cli.options import guard_options, settings
+
+
+@click.command(
+    "run",
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    epilog="Example:  guardfs run --sessions ~/.openclaw/agents/main/sessions -- openclaw gateway run",
+)
+@click.option("--sessions", required=True, metavar="DIR", help="The directory that holds the transcripts.")
+@guard_options
+@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND...")
+def command(sessions: str, words: tuple[str, ...], **options: Any) -> int:
+    """Guard a sessions directory, run COMMAND, unmount, and exit with the command's status.
+
+    Signals are passed on to the command.
+    """
+    from guardfs.supervise.supervisor import Signals, Supervisor, say, spawn_command
+
+    wanted = settings(sessions, options)
+    supervisor = Supervisor(wanted, Signals())
+    supervisor.start()
+    say(f"guarding {wanted.sessions}, log {wanted.audit.file}")
+    try:
+        child, forward = spawn_command(words)
+    except BaseException:
+        supervisor.stop()
+        raise
+    return supervisor.attend(child, forward)

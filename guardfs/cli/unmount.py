@@ -1,0 +1,84 @@
+"""`guardfs unmount DIR`: take the guard off, at a quiet moment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+import click
+
+from guardfs.errors import GuardError
+from guardfs.mount import device
+
+
+@click.command("unmount", epilog="Example:  guardfs unmount ~/.openclaw/agents/main/sessions --timeout 60")
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86400),
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for a moment without lock files.",
+)
+@click.option("--force", is_flag=True, help="Unmount at once; a turn in flight may fail.")
+def command(directory: str, timeout: float, force: bool) -> int:
+    """Take the guard off DIR. The plain directory, with the same files, is there again.
+
+    Waits for a moment without lock files, because an unmount changes the device number of every file, which
+    fails a turn in flight. A busy mount is detached, and gone when the last user lets go.
+    """
+    from guardfs.supervise import places
+    from guardfs.supervise.holders import described, holders
+    from guardfs.supervise.quiet import wait_for_quiet
+    from guardfs.supervise.supervisor import say
+    from guardfs.transcript.names import NameRules
+
+    if places.clear_dead_mount(directory):
+        say(f"{directory}: a dead mount was cleared away")
+        return 0
+    real = os.path.realpath(directory)
+    if not device.is_guard(real):
+        raise GuardError(f"{directory}: not guarded", "`guardfs status` lists the guarded directories")
+    daemon = _daemon_of(real)
+    if not force:
+        listing = os.open(real, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            reason = wait_for_quiet(listing, NameRules(), timeout)
+        finally:
+            os.close(listing)
+        if reason:
+            say(f"{directory}: still guarded: {reason}; try later, with a longer --timeout, or with --force")
+            return 1
+    try:
+        device.unmount(real)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise GuardError(
+                f"{directory}: cannot unmount: {error.strerror}", "run it as the user who mounted, or as root"
+            ) from None
+        say(f"{directory}: busy, held by {described(holders(real))}; detached, and gone when they let go")
+        device.unmount(real, lazy=True)
+        return 0
+    _wait_for_end(daemon)
+    return 0
+
+
+def _daemon_of(path: str) -> int | None:
+    from guardfs.cli.status import read_status
+
+    try:
+        facts = read_status(path)
+    except GuardError:
+        return None
+    pid = facts.get("daemon", {}).get("pid")
+    return pid if isinstance(pid, int) else None
+
+
+def _wait_for_end(pid: int | None, seconds: float = 10.0) -> None:
+    """Until the daemon has written its last event: what follows may read the log."""
+    if pid is None:
+        return
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.01)

@@ -1,0 +1,50 @@
+"""What a lock file says of its holder. Pure.
+
+OpenClaw writes `{"pid": ..., "createdAt": ..., "starttime": ...}` into `<transcript>.lock`; `starttime` is
+field 22 of /proc/PID/stat, in clock ticks after boot, and tells a process from a later one with the same id.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Liveness = Literal["alive", "dead", "unknown"]
+
+
+class LockHolder(msgspec.Struct, frozen=True):
+    """The holder that a lock file names; None where it does not say."""
+
+    pid: int | None = None
+    starttime: int | None = None
+
+
+def parse_holder(content: bytes) -> LockHolder:
+    """The holder; an empty one for a lock that is torn, empty, or of another kind."""
+    try:
+        found = msgspec.json.decode(content)
+    except msgspec.MsgspecError:
+        return LockHolder()
+    if not isinstance(found, dict):
+        return LockHolder()
+    pid, start = found.get("pid"), found.get("starttime")
+    return LockHolder(
+        pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else None,
+        start if isinstance(start, int) and not isinstance(start, bool) else None,
+    )
+
+
+def liveness(holder: LockHolder, start_of_pid: int | None) -> Liveness:
+    """Whether the holder lives, given the start time of the process that has its id now (None: there is
+    none).
+
+    ``unknown`` where the lock names no process. A process of another pid namespace shows as dead here.
+    """
+    if holder.pid is None:
+        return "unknown"
+    if start_of_pid is None:
+        return "dead"
+    if holder.starttime is not None and holder.starttime != start_of_pid:
+        return "dead"
+    return "alive"

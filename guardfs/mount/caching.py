@@ -1,0 +1,70 @@
+"""How long the kernel may answer from memory, in seconds. Pure.
+
+The fastest answer is the one that nobody asks for: what is neither transcript nor lock is cached until the
+guard itself, or the watch on the directory below, says that it has changed. Of transcripts and locks every
+look by name must be seen.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from guardfs.audit.event import Kind
+
+WATCHED = 86400.0
+UNWATCHED = 1.0
+"""Where changes by others are not announced (network file systems, or no inotify): what bindfs and NFS
+clients allow themselves.
+"""
+
+GLANCE = 0.001
+"""Attributes of transcripts and locks, from one LOOKUP to the GETATTR of the same stat(2). The kernel rounds
+it up to a tick of its clock.
+"""
+
+REMOTE = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "ocfs2",
+        "gfs2",
+        "virtiofs",
+    }
+)
+
+MEMORY = frozenset({"tmpfs", "ramfs"})
+"""File systems whose reads never wait for a device."""
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """entry: how long a name is believed; attributes: how long its attributes are; absent: how long a name
+    is believed not to exist.
+    """
+
+    entry: float
+    attributes: float
+    absent: float
+
+
+LOOKED_AT = Timeouts(entry=0.0, attributes=GLANCE, absent=0.0)
+
+
+def is_remote(fstype: str) -> bool:
+    """Whether changes by other hosts can happen without an inotify event."""
+    return fstype in REMOTE or fstype.startswith("fuse")
+
+
+def timeouts(*, watched: bool) -> dict[Kind, Timeouts]:
+    """The timeouts by kind of file."""
+    seconds = WATCHED if watched else UNWATCHED
+    other = Timeouts(entry=seconds, attributes=seconds, absent=seconds)
+    return {Kind.OTHER: other, Kind.TRANSCRIPT: LOOKED_AT, Kind.LOCK: LOOKED_AT}

@@ -1,0 +1,304 @@
+"""The daemon: serves one mount. Started by the supervisor as `python -m guardfs.mount.daemon CONFIG_FD`.
+
+Start-up, the same for a first daemon and for one that replaces a dead one: read the configuration, let
+libfuse take a made-up INIT from a socket, put the real /dev/fuse in the socket's place, prove the
+attribution, say `ready`.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+import pyfuse3
+import trio
+
+from guardfs import __version__
+from guardfs.audit.chain import HEAD_NAME
+from guardfs.audit.event import Notice
+from guardfs.audit.log import AuditLog
+from guardfs.errors import GuardError
+from guardfs.lanes.label import lane_of
+from guardfs.lanes.process import ProcessTable
+from guardfs.mount import device, libc, protocol
+from guardfs.mount.caching import MEMORY, is_remote, timeouts
+from guardfs.mount.config import DaemonConfig, Message, send
+from guardfs.mount.dispatch import Dispatcher
+from guardfs.mount.filesystem import FileSystem, Operations
+from guardfs.mount.layout import check_layout
+from guardfs.mount.loop import RequestLoop
+from guardfs.mount.selfcheck import prove_attribution
+from guardfs.mount.status import Status
+from guardfs.mount.watch import Invalidator, Watch
+from guardfs.state.directory import StateDirectory
+from guardfs.transcript.names import NameRules
+
+log = logging.getLogger("guardfs")
+
+_SWITCH_SECONDS = 0.0002
+"""How long another thread (the log's) may keep the interpreter while a request waits for it. Python's
+default is 5 ms.
+"""
+
+
+def _descriptor_budget() -> tuple[int, int]:
+    """How many O_PATH descriptors, and how many threads of writers (two descriptors each), may be held.
+
+    Together a good half of the limit, which is raised as far as it goes; the rest is for the agent's open files.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            pass
+    return min(16384, max(16, (soft - 64) // 2)), min(256, max(8, soft // 32))
+
+
+_GC_THRESHOLDS = (20_000, 50, 100)
+"""The tables hold no reference cycles: there is next to nothing to find, and to look through 100,000 nodes takes
+milliseconds."""
+
+
+class Daemon:
+    """One mount's server, from configuration to the end of the connection."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        self.config = config
+        state = StateDirectory(config.state_dir)
+        paths, threads = _descriptor_budget()
+        audit = config.audit
+        self.audit = AuditLog(
+            audit.file,
+            state.file(HEAD_NAME),
+            level=audit.level,  # type: ignore[arg-type]
+            max_bytes=audit.max_bytes,
+            keep=audit.keep,
+            hash_key=state.key() if audit.hash_ids else None,
+            lane_of=lane_of,
+        )
+        self.filesystem = FileSystem(
+            root_fd=config.backing_fd,
+            descriptors=paths,
+            names=NameRules(config.include, config.exclude, config.lock),
+            timeouts=timeouts(watched=False),
+            processes=ProcessTable(threads),
+            audit=self.audit,
+            audit_required=audit.required,
+            in_memory=config.fstype in MEMORY,
+        )
+        self.dispatcher = Dispatcher(self.filesystem)
+        self.invalidator = Invalidator()
+        self.watch: Watch | None = None
+        self._plug: socket.socket | None = None
+        self._stopped = False
+
+    def _connect(self) -> RequestLoop:
+        """Let libfuse begin on a socket that holds the made-up INIT."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.send(protocol.made_up_init(self.config.agreement))
+        self._plug = ours
+        number = theirs.detach()
+        check_layout()
+        pyfuse3.init(Operations(self.filesystem), f"/dev/fd/{number}", set())
+
+        def swap() -> None:
+            protocol.check_init_reply(ours.recv(4096), self.config.agreement)
+            ours.close()
+            # EAGAIN, when a request was interrupted before it was read, is better than a read that blocks
+            # the loop
+            os.set_blocking(self.config.fuse_fd, False)
+            os.dup2(self.config.fuse_fd, number, inheritable=False)
+
+        loop = RequestLoop(number, self.dispatcher, swap)
+        loop.install()
+        return loop
+
+    def _begin_watch(self, post: Callable[[Callable[[], None]], None]) -> None:
+        """Long timeouts are for directories whose changes are announced."""
+        self.invalidator.start()
+        self.filesystem.forget_entry = self.invalidator.entry
+        if is_remote(self.config.fstype):
+            log.warning(
+                "%s is on %s: changes by other hosts are not announced, so names are cached for a second only",
+                self.config.mountpoint,
+                self.config.fstype,
+            )
+            return
+        try:
+            watch = Watch(self.filesystem, self.invalidator, post)
+            watch.start()
+        except OSError as error:
+            log.warning("no inotify (%s): names are cached for a second only", error.strerror)
+            return
+        if watch.refused:
+            return
+        self.watch = watch
+        self.filesystem.watcher = watch
+        self.filesystem.timeouts = timeouts(watched=True)
+
+    async def serve(self) -> None:
+        """Answer requests until the mount is gone."""
+        token = trio.lowlevel.current_trio_token()
+        self.audit.start()
+        self._emit("start", options=msgspec.to_builtins(self.config.audit))
+        self._begin_watch(token.run_sync_soon)
+        status = Status(self.config, self.filesystem, self.dispatcher, self.watch, self.invalidator)
+        self.filesystem.status = status.encode
+        loop = self._connect()
+        try:
+            async with trio.open_nursery() as nursery:
+                self.dispatcher.install(nursery)
+                nursery.start_soon(self._signals, loop)
+                nursery.start_soon(self._ready, loop)
+                nursery.start_soon(self._control, loop)
+                await self._requests()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.dispatcher.remove()
+
+    async def _requests(self) -> None:
+        """pyfuse3's session loop, with one worker: what waits has detached itself."""
+        while True:
+            try:
+                await pyfuse3.main(1, 1)
+                return
+            except* OSError as group:
+                if any(error.errno != errno.EAGAIN for error in _leaves(group)):
+                    raise
+
+    async def _ready(self, loop: RequestLoop) -> None:
+        await loop.serving.wait()
+        try:
+            await prove_attribution(self.filesystem, self.config.mountpoint)
+        except GuardError as error:
+            self._tell(Message("failed", error.what, error.mend))
+            loop.stop()
+            return
+        if not self.filesystem.processes.sees_all():
+            log.warning(
+                "no CAP_SYS_PTRACE: the executables of other users' processes will be unknown; "
+                "in a container, add `--cap-add SYS_PTRACE`"
+            )
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the daemon; the collector need not look at it again
+        gc.set_threshold(*_GC_THRESHOLDS)
+        self._tell(Message("ready"))
+
+    def _tell(self, message: Message) -> None:
+        try:
+            send(self.config.control_fd, message)
+        except OSError:
+            log.warning("the supervisor is gone; the mount goes on")
+
+    async def _control(self, loop: RequestLoop) -> None:
+        """The supervisor's end of the socket: it says nothing, but its death is seen here."""
+        with socket.socket(fileno=os.dup(self.config.control_fd)) as control:
+            control.setblocking(False)
+            while True:
+                await trio.lowlevel.wait_readable(control)
+                try:
+                    data = control.recv(4096)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""
+                if not data:
+                    log.warning("the supervisor is gone; the mount goes on until it is unmounted")
+                    return
+
+    async def _signals(self, loop: RequestLoop) -> None:
+        """SIGTERM without a supervisor unmounts; SIGHUP opens the log anew (after a rotation by others)."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self.audit.reopen()
+                elif number == signal.SIGTERM and not self._supervised():
+                    await trio.to_thread.run_sync(device.abort, self.config.mountpoint)
+
+    def _supervised(self) -> bool:
+        return os.getppid() == self.config.supervisor_pid
+
+    def _emit(self, op: str, **fields: object) -> None:
+        self.audit.emit(
+            Notice(
+                op,
+                time.time_ns(),
+                {"version": __version__, "pid": os.getpid(), "mountpoint": self.config.mountpoint, **fields},
+            )
+        )
+
+    def close(self) -> None:
+        """After the connection is gone: everything goes to the log, and the log to its file."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self.watch is not None:
+            self.watch.stop()
+        self.invalidator.stop()
+        for handle in self.filesystem.handles.values():
+            try:
+                os.close(handle.fd)
+            except OSError:
+                pass
+        self._emit("stop", operations=dict(sorted(self.filesystem.operations.items())))
+        self.audit.close()
+
+
+def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:
+    found: list[OSError] = []
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            found.extend(_leaves(error))
+        else:
+            found.append(error)
+    return found
+
+
+def main() -> int:
+    """Entry point."""
+    fd = int(sys.argv[1])
+    with open(fd, "rb") as file:
+        config = msgspec.json.decode(file.read(), type=DaemonConfig)
+    logging.basicConfig(
+        level=logging.DEBUG if config.verbose else logging.INFO,
+        format="guardfs[%(process)d] %(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("pyfuse3").setLevel(logging.WARNING)
+    try:
+        libc.prctl(libc.PR_SET_NAME, b"guardfs-daemon")
+    except OSError:
+        pass
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    os.umask(0)
+    daemon: Daemon | None = None
+    try:
+        daemon = Daemon(config)
+        trio.run(daemon.serve)
+    except GuardError as error:
+        send(config.control_fd, Message("failed", error.what, error.mend))
+        return error.exit_status
+    except BaseException:
+        log.exception("the daemon ends")
+        return 1
+    finally:
+        if daemon is not None:
+            daemon.close()
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # threads that hang on the dead mount must not keep the process

@@ -1,0 +1,97 @@
+"""The whole file system, and its face towards pyfuse3."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pyfuse3
+import trio
+
+from guardfs.mount.dispatch import detach
+from guardfs.mount.operations.core import Later
+from guardfs.mount.operations.listing import Listings
+
+_THREADS = 16
+"""Blocking calls (fsync, reads from the disk) under way at once. More would only wait for the same disk."""
+
+
+class FileSystem(Listings):
+    """All operations."""
+
+
+def _served(name: str) -> Callable[..., Any]:
+    """A pyfuse3 handler for the method *name* of the file system: the one wrapper around every operation.
+
+    OSError is the caller's; any other error is the guard's own: counted, logged, answered with EIO. In
+    pyfuse3 an exception that is no FUSEError would end the mount.
+    """
+
+    async def handler(self: Operations, *args: Any) -> Any:
+        filesystem = self.filesystem
+        try:
+            filesystem.operations[name] = filesystem.operations.get(name, 0) + 1
+            result = getattr(filesystem, name)(*args)
+            if result.__class__ is Later:
+                return await self.finish(result)
+            return result
+        except OSError as error:
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
+        except pyfuse3.FUSEError:
+            raise
+        except Exception:
+            filesystem.internal_error(name)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    handler.__name__ = name
+    handler.__qualname__ = f"Operations.{name}"
+    return handler
+
+
+class Operations(pyfuse3.Operations):
+    """What pyfuse3 calls."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False  # agreed upon with the kernel by the supervisor, not through libfuse
+
+    def __init__(self, filesystem: FileSystem) -> None:
+        super().__init__()
+        self.filesystem = filesystem
+        self._threads = trio.CapacityLimiter(_THREADS)
+
+    async def finish(self, later: Later) -> Any:
+        """Let other requests in, do the work in a thread, come back to the loop for the rest."""
+        await detach()
+        try:
+            result = await trio.to_thread.run_sync(later.work, limiter=self._threads)
+        except OSError as error:
+            if later.failed is not None:
+                later.failed(error)
+            raise
+        return later.then(result)
+
+    def init(self) -> None:
+        """Nothing to do: the handshake is the supervisor's."""
+
+    def forget(self, inode_list: Any) -> None:  # type: ignore[override]
+        """References given back. A plain method: nobody waits for an answer."""
+        try:
+            self.filesystem.forget(inode_list)
+        except Exception:
+            self.filesystem.internal_error("forget")
+
+    async def poll(self, *args: Any) -> int:
+        """Plain files are always ready; after ENOSYS the kernel knows."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+
+OPERATIONS = (
+    "lookup getattr setattr readlink mknod mkdir unlink rmdir symlink rename link open read write flush release fsync "
+    "opendir readdir releasedir fsyncdir statfs setxattr getxattr listxattr removexattr access create"
+).split()
+"""Every operation that the kernel can ask for, by its name in pyfuse3."""
+
+for _name in OPERATIONS:
+    setattr(Operations, _name, _served(_name))

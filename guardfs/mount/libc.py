@@ -1,0 +1,60 @@
+"""System calls that Python's `os` lacks, through ctypes: renameat2, utimensat with UTIME_OMIT, mount,
+umount2, prctl.
+
+Each function raises OSError with the errno of the call, like its neighbours in `os`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+UTIME_NOW = (1 << 30) - 1  # <linux/stat.h>
+UTIME_OMIT = (1 << 30) - 2
+RENAME_NOREPLACE = 1  # <linux/fs.h>
+RENAME_EXCHANGE = 2
+MNT_DETACH = 2  # <sys/mount.h>
+UMOUNT_NOFOLLOW = 8
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+PR_SET_NAME = 15
+
+_AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def utimens(path: bytes, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
+    """Set both times of the file that *path* names, following links; each is (seconds, nanoseconds or
+    UTIME_NOW/UTIME_OMIT).
+    """
+    times = (_Timespec * 2)(_Timespec(*atime), _Timespec(*mtime))
+    _check(_libc.utimensat(_AT_FDCWD, path, times, 0))
+
+
+def rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flags: int) -> None:
+    """renameat2(2); glibc has had it since 2.28, the kernel since 3.15."""
+    _check(_libc.renameat2(source_dir, source, target_dir, target, ctypes.c_uint(flags)))
+
+
+def mount(source: str, target: bytes, fstype: str, flags: int, options: str) -> None:
+    """mount(2)."""
+    _check(_libc.mount(source.encode(), target, fstype.encode(), ctypes.c_ulong(flags), options.encode()))
+
+
+def unmount(target: bytes, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(target, flags))
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    """prctl(2) with one argument."""
+    _check(_libc.prctl(option, value, 0, 0, 0))

@@ -1,0 +1,238 @@
+"""What all operations share: tables, the clock, classification, telling the log, noticing changes by unseen
+writers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from guardfs.audit.event import Kind, Notice, Operation
+from guardfs.audit.log import AuditLog
+from guardfs.lanes.process import ProcessTable
+from guardfs.mount.backing import Backing
+from guardfs.mount.caching import Timeouts
+from guardfs.mount.caller import Caller, caller_of
+from guardfs.mount.descriptors import Descriptors
+from guardfs.mount.layout import Entry
+from guardfs.mount.nodes import Node, NodeTable, Seen, seen_of
+from guardfs.transcript.names import NameRules
+
+log = logging.getLogger("guardfs.mount")
+
+now = time.time_ns
+
+
+class Context(Protocol):
+    """What an operation must know of its caller: `Caller`, or pyfuse3's RequestContext."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def umask(self) -> int: ...
+
+
+class Later(msgspec.Struct):
+    """An answer that takes long: *work* runs in a thread, then *then* on the loop with its result (or
+    *failed* with its OSError).
+
+    While *work* runs, other requests are answered: any table may have changed, and the request that the core
+    holds is another one. Whoever returns a Later takes what it needs (node, handle, writer) along in the
+    closures.
+    """
+
+    work: Callable[[], Any]
+    then: Callable[[Any], Any]
+    failed: Callable[[OSError], None] | None = None
+
+
+class Watcher(Protocol):
+    """The watch on the directory below (`guardfs.mount.watch`)."""
+
+    def add(self, node: Node, path: bytes) -> None: ...
+    def remove(self, node: Node) -> None: ...
+
+
+class Handle:
+    """An open file. append: O_APPEND, so a write lands at the end whatever its offset. sync: every write
+    reaches the disk.
+    """
+
+    __slots__ = ("append", "fd", "node", "sync", "writable")
+
+    def __init__(self, fd: int, node: Node, flags: int) -> None:
+        self.fd = fd
+        self.node = node
+        self.append = flags & os.O_APPEND != 0
+        self.sync = flags & os.O_DSYNC != 0
+        self.writable = flags & os.O_ACCMODE != os.O_RDONLY
+
+
+class Core:
+    """State and helpers; the families of operations add the operations."""
+
+    def __init__(
+        self,
+        *,
+        root_fd: int,
+        descriptors: int,
+        names: NameRules,
+        timeouts: dict[Kind, Timeouts],
+        processes: ProcessTable,
+        audit: AuditLog,
+        audit_required: bool = False,
+        in_memory: bool = False,
+        below: Backing | None = None,
+    ) -> None:
+        self.below = below or Backing()
+        root = os.fstat(root_fd)
+        self.nodes = NodeTable(root)
+        self.nodes.root.seen = seen_of(root)
+        self.fds = Descriptors(self.nodes.root, root_fd, descriptors)
+        self.kind = names.kind
+        self.timeouts = timeouts
+        self.processes = processes
+        self.audit = audit
+        self.audit_required = audit_required
+        self._never_waits = in_memory  # what lies below is memory, so no read of it blocks
+        self.watcher: Watcher | None = None
+        self.handles: dict[int, Handle] = {}
+        self.listings: dict[int, Any] = {}
+        self.next_handle = 1
+        self.reply = Entry()
+        self.request: object = None  # pyfuse3's container of the request that is being answered
+        self.request_flags = 0  # of a setattr or setxattr: FUSE_SET_ATTR_* or XATTR_*
+        self.operations: dict[str, int] = {}
+        self.internal_errors = 0
+        self.last_error = ""
+        self.unseen_changes = 0
+        self.ids = (os.geteuid(), os.getegid())
+        self.forget_entry: Callable[[int, bytes], None] = lambda parent, name: None
+        self.status: Callable[[], bytes] = lambda: b"{}"
+
+    def node(self, node_id: int) -> Node:
+        """The node that a request names; ESTALE if the guard does not know it."""
+        node = self.nodes.get(node_id)
+        if node is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return node
+
+    def caller(self) -> Caller:
+        """The caller of the request that is being answered, where pyfuse3 does not say."""
+        return caller_of(self.request)
+
+    def child_path(self, parent: Node, name: bytes) -> bytes:
+        """The path of *name* in *parent*, below the mount."""
+        return name if parent.id == 1 else parent.path() + b"/" + name
+
+    def gate(self) -> None:
+        """Refuse a change with EIO while the log cannot be written, if the operator asked for that."""
+        if self.audit_required and self.audit.failing:
+            raise OSError(errno.EIO, "the audit log cannot be written")
+
+    def internal_error(self, where: str) -> None:
+        """Count and log an error of the guard's own; called from an except block."""
+        self.internal_errors += 1
+        self.last_error = where
+        log.exception("internal error in %s; the operation is answered all the same", where)
+        self.audit.emit(Notice("error", now(), {"where": where, "total": self.internal_errors}))
+
+    def note(
+        self,
+        op: str,
+        begin: int,
+        caller: Context,
+        kind: Kind,
+        path: bytes,
+        errno_: int = 0,
+        node: Node | None = None,
+        **more: Any,
+    ) -> None:
+        """Tell the log of one operation. Never raises: the operation is done, whatever becomes of its
+        event.
+        """
+        try:
+            if not self.audit.wants(op, kind):
+                return
+            writer = self.processes.writer(caller.pid, caller.uid, caller.gid)
+            self.audit.emit(
+                Operation(
+                    op=op,
+                    time_ns=begin,
+                    us=(now() - begin) // 1000,
+                    path=path,
+                    kind=kind,
+                    writer=writer,
+                    errno=errno_,
+                    node=node.id if node is not None else 0,
+                    **more,
+                )
+            )
+        except Exception:
+            self.internal_error(f"note of {op}")
+
+    def saw(self, node: Node, st: os.stat_result) -> None:
+        """Compare a stat result with what the guard left behind: a difference was made by a writer that it
+        did not see.
+        """
+        seen = seen_of(st)
+        before = node.seen
+        if before is None:
+            before = self.nodes.last_seen(st)
+        node.seen = seen
+        if before is None or before == seen or node.busy:
+            return
+        if node.is_dir and before[3] == seen[3]:  # its times move with every entry
+            return
+        self.unseen(
+            node.path(), node.kind, "modified" if before[:2] != seen[:2] else "attributes", before, seen
+        )
+
+    def left(self, node: Node, st: os.stat_result) -> None:
+        """Note the state in which the guard itself leaves a file."""
+        node.seen = seen_of(st)
+        node.setid = st.st_mode & 0o6000 != 0
+
+    def unseen(self, path: bytes, kind: Kind, change: str, before: Seen | None, after: Seen | None) -> None:
+        """Log a change that did not come through the mount."""
+        self.unseen_changes += 1
+        fields: dict[str, Any] = {
+            "path": path.decode("utf-8", "backslashreplace"),
+            "kind": kind.name.lower(),
+            "change": change,
+            "lane": "unseen",
+        }
+        for label, seen in (("before", before), ("after", after)):
+            if seen is not None:
+                fields[label] = {
+                    "size": seen[0],
+                    "mtime_ns": seen[1],
+                    "ctime_ns": seen[2],
+                    "mode": f"{seen[3]:o}",
+                }
+        self.audit.emit(Notice("unseen", now(), fields))
+
+    def stat_node(self, node: Node) -> os.stat_result:
+        """Attributes of the file below, by the cheapest descriptor or name that leads to it."""
+        if node.opened:
+            return self.below.fstat(node.opened[-1])
+        if node.fd >= 0:
+            return self.below.fstat(node.fd)
+        for parent, name in reversed(node.names):
+            try:
+                st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if (st.st_dev, st.st_ino) == (node.dev, node.ino):
+                return st
+        return self.below.fstat(self.fds.of(node))

@@ -1,0 +1,141 @@
+"""Operations on directories as lists: opendir, readdir, releasedir, fsyncdir, forget."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+import pyfuse3
+
+from guardfs.mount.layout import Entry, cache_listing
+from guardfs.mount.nodes import Node
+from guardfs.mount.operations.attributes import Attributes
+from guardfs.mount.operations.core import Context, Later, now
+
+_LARGE = 64 * 1024
+"""Directories of this size (bytes, as stat reports them) and more are listed in a thread: some thousand
+names take milliseconds.
+"""
+
+_Row = tuple[bytes, int, int]  # name, inode, file type bits of a mode
+
+
+class Listing:
+    """An open directory: the node, and its names as they were when the list was begun (POSIX allows no more
+    than that).
+    """
+
+    __slots__ = ("node", "rows")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.rows: list[_Row] | None = None
+
+
+class Listings(Attributes):
+    """opendir, readdir, releasedir, fsyncdir, forget."""
+
+    _row = Entry()  # of names in a list: no node id, so the kernel looks up those that somebody wants
+
+    def opendir(self, node_id: int, ctx: Context) -> int:
+        """Begin a list; the kernel may keep it until the directory changes."""
+        node = self.node(node_id)
+        number = self.next_handle
+        self.next_handle += 1
+        self.listings[number] = Listing(node)
+        if self.watcher is not None:
+            cache_listing(self.request)
+        if self.audit.wants("list", node.kind):
+            self.note("list", now(), ctx, node.kind, node.path(), 0, node)
+        return number
+
+    def readdir(self, number: int, offset: int, token: Any) -> Later | None:
+        """Send names from *offset* on, as many as the kernel has room for."""
+        listing: Listing = self.listings[number]
+        if listing.rows is not None and offset > 0:
+            self._send(listing.rows, offset, token)
+            return None
+        fd = self.below.open(
+            b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(listing.node)
+        )
+        if self.below.fstat(fd).st_size >= _LARGE:
+
+            def then(rows: list[_Row]) -> None:
+                listing.rows = rows
+                self._send(rows, offset, token)
+
+            return Later(lambda: self._rows(fd), then)
+        listing.rows = self._rows(fd)
+        self._send(listing.rows, offset, token)
+        return None
+
+    def _rows(self, fd: int) -> list[_Row]:
+        """All names of the directory *fd*, which is closed."""
+        try:
+            here = self.below.fstat(fd)
+            above = self.below.stat(b"..", dir_fd=fd)
+            rows: list[_Row] = [(b".", here.st_ino, stat.S_IFDIR), (b"..", above.st_ino, stat.S_IFDIR)]
+            scan: Any = self.below.scandir  # typeshed: no scandir of a descriptor
+            with scan(fd) as entries:
+                for entry in entries:
+                    rows.append((os.fsencode(entry.name), entry.inode(), _type(entry)))
+            return rows
+        finally:
+            self.below.close(fd)
+
+    def _send(self, rows: Sequence[_Row], offset: int, token: Any) -> None:
+        row = self._row
+        attributes, reply = row.attributes, pyfuse3.readdir_reply
+        for position in range(offset, len(rows)):
+            name, inode, kind = rows[position]
+            attributes.st_mode = kind
+            row.unknown(inode)
+            if not reply(token, name, attributes, position + 1):
+                break
+
+    def releasedir(self, number: int) -> None:
+        """The list is closed."""
+        self.listings.pop(number, None)
+
+    def fsyncdir(self, number: int, datasync: bool) -> Later:
+        """Bring a directory to the disk, in a thread."""
+        listing = self.listings.get(number)
+        if listing is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        fd = self.below.open(
+            b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(listing.node)
+        )
+
+        def work() -> None:
+            try:
+                self.below.fsync(fd)
+            finally:
+                self.below.close(fd)
+
+        return Later(work, lambda _: None)
+
+    def forget(self, forgotten: list[tuple[int, int]]) -> None:
+        """The kernel gives back references: (node id, count)."""
+        for node_id, count in forgotten:
+            node = self.nodes.forget(node_id, count)
+            if node is not None:
+                self.fds.drop(node)
+                if node.is_dir and self.watcher is not None:
+                    self.watcher.remove(node)
+
+
+def _type(entry: os.DirEntry[Any]) -> int:
+    """The type bits that readdir tells, without a stat for the usual types."""
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    try:
+        return stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
+    except OSError:
+        return 0

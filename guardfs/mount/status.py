@@ -1,0 +1,82 @@
+"""What a running guard says of itself: the value of the extended attribute `user.guardfs.status` of the
+mount's root, as JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import msgspec
+
+from guardfs import __version__
+from guardfs.mount.caller import libfuse_version
+from guardfs.mount.config import DaemonConfig
+from guardfs.mount.dispatch import Dispatcher
+from guardfs.mount.filesystem import FileSystem
+from guardfs.mount.watch import Invalidator, Watch
+
+_PADDED = 4096
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Status:
+    """Gathers the figures when somebody asks."""
+
+    def __init__(
+        self,
+        config: DaemonConfig,
+        filesystem: FileSystem,
+        dispatcher: Dispatcher,
+        watch: Watch | None,
+        invalidator: Invalidator,
+    ) -> None:
+        self._config = config
+        self._filesystem = filesystem
+        self._dispatcher = dispatcher
+        self._watch = watch
+        self._invalidator = invalidator
+
+    def facts(self) -> dict[str, Any]:
+        """All figures; times in ns since the epoch, sizes in bytes."""
+        fs, config = self._filesystem, self._config
+        return {
+            "v": 1,
+            "version": __version__,
+            "mode": "record",
+            "mountpoint": config.mountpoint,
+            "daemon": {
+                "pid": os.getpid(),
+                "supervisor": config.supervisor_pid,
+                "started_ns": config.started_ns,
+                "now_ns": time.time_ns(),
+                "resident": _resident_bytes(),
+                "descriptors": len(os.listdir("/proc/self/fd")) - 1,
+                "libfuse": libfuse_version(),
+                "can_resend": config.agreement.can_resend,
+            },
+            "state": {"dir": config.state_dir},
+            "audit": {**fs.audit.stats(), "level": config.audit.level, "required": config.audit.required},
+            "operations": dict(sorted(fs.operations.items())),
+            "nodes": len(fs.nodes),
+            "handles": len(fs.handles),
+            "path_descriptors": len(fs.fds),
+            "detached": self._dispatcher.detached,
+            "processes": fs.processes.stats(),
+            "sees_all_processes": fs.processes.sees_all(),
+            "unseen_changes": fs.unseen_changes,
+            "watching": self._watch is not None,
+            "invalidations": self._invalidator.count,
+            "internal_errors": {"count": fs.internal_errors + self._dispatcher.broken, "last": fs.last_error},
+        }
+
+    def encode(self) -> bytes:
+        """The value of the attribute."""
+        value = msgspec.json.encode(self.facts())
+        # readers ask for the size first, and then for the value: it must not have grown in between
+        return value + b" " * (-len(value) % _PADDED)
