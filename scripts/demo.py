@@ -1,0 +1,118 @@
+"""The demo: guardfs over a throw-away sessions directory, real writers, the live log, then who wrote what.
+
+Run by scripts/demo. Exit 0: all that was shown was as promised. 1: something was not. 2: it cannot run here.
+130: Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+
+import demo_show as show
+from demo_guard import HERE, DemoError, Guarded, Process, on_terminate
+from rich.console import Console
+from rich.markup import escape
+
+TURNS = 3  # on each of two sessions: about five seconds
+WRITERS_DONE = 60.0  # seconds; they take about five
+
+
+def write_all(guard: Guarded) -> tuple[str, int]:
+    """Run gateway, second agent, cron and sync tool to their ends; the gateway's report and process id."""
+    report = os.path.join(guard.home, "report.jsonl")
+    writers = os.path.join(HERE, "writers")
+    gateway = guard.start(
+        sys.executable, os.path.join(writers, "gateway.py"), guard.sessions, str(TURNS), report
+    )
+    chat, other = (os.path.join(guard.sessions, name) for name in transcripts(guard, gateway))
+    others = [
+        guard.start(sys.executable, os.path.join(writers, "agent.py"), other, "2"),
+        guard.start(os.path.join(writers, "cron.sh"), chat, "5"),
+        guard.start(os.path.join(writers, "sync.sh"), other, "3"),
+    ]
+    for process in [gateway, *others]:
+        if process.finish(WRITERS_DONE):
+            raise DemoError(f"{process.name}: a writer failed: {' '.join(process.lines[-3:])}")
+    return report, gateway.popen.pid
+
+
+def transcripts(guard: Guarded, gateway: Process) -> list[str]:
+    """The names of the gateway's transcripts, once its registry says that they are there."""
+    registry = os.path.join(guard.sessions, "sessions.json")
+    deadline = time.monotonic() + WRITERS_DONE
+    while not os.path.exists(registry):
+        if gateway.popen.poll() is not None or time.monotonic() > deadline:
+            raise DemoError(f"the gateway did not start: {' '.join(gateway.lines[-3:])}")
+        time.sleep(0.02)
+    with open(registry, encoding="utf-8") as file:
+        return [entry["sessionId"] + ".jsonl" for entry in json.load(file).values()]
+
+
+def run(console: Console) -> None:
+    """The demo with writers of its own."""
+    with Guarded() as guard:
+        show.start_guard(console, guard)
+        show.title(
+            console,
+            "2. Four programs write, the log follows",
+            "A gateway (main and pool threads, lock files), a second agent, a cron job and a sync tool.",
+        )
+        tail = show.follow(console, guard)
+        report, gateway_pid = write_all(guard)
+        show.finish_following(guard, tail)
+
+        show.title(
+            console,
+            "3. Who wrote what",
+            "From the audit log: the process and thread of every change.",
+        )
+        show.show_shares(console, guard)
+
+        show.title(
+            console,
+            "4. Who broke the replies",
+            "Each came while a reply was streaming. OpenClaw ends the turn then, and names only the file.",
+        )
+        show.show_broken(console, guard, report, gateway_pid)
+        show.show_account(console, guard)
+        show.show_end(console, guard)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/demo", description="guardfs over a throw-away directory")
+    parser.add_argument(
+        "--gateway",
+        action="store_true",
+        help="a real OpenClaw from the npm registry, with a fake model server",
+    )
+    args = parser.parse_args()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    on_terminate()
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        why = "/dev/fuse is missing or forbidden; `.venv/bin/guardfs doctor` says what to do"
+        print(f"scripts/demo: {why}", file=sys.stderr)
+        return 2
+    try:
+        if args.gateway:
+            import demo_openclaw
+
+            demo_openclaw.run(console)
+        else:
+            run(console)
+    except DemoError as error:
+        console.print(f"[bold red]The demo failed:[/bold red] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("\nInterrupted: the guard is off, the throw-away directory removed.")
+        return 130
+    console.print()
+    console.print("[bold green]All of it was as promised.[/bold green] For your own gateway: README.md.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
