@@ -1,0 +1,1 @@
+"""Events, the log that they are written to, and its readers."""

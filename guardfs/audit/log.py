@@ -25,9 +25,9 @@ from guardfs.audit.sink import Sink
 from guardfs.errors import GuardError
 from guardfs.lanes.writer import Writer
 
-NAP = 0.005
-"""Seconds between two batches: a quarter of the 20 ms in which an event is to be on disk, and a few events a
-batch at 1,000/s."""
+NAP = 0.008
+"""Seconds between two batches: well below the 20 ms in which an event is to be on disk, and some events a batch
+at 1,000/s."""
 
 LINGER = 20
 """Empty naps before the thread calls itself idle, so that a slow stream of events does not wake it each
@@ -93,6 +93,7 @@ class AuditLog:
         self._lost_more = 0
         self._internal_errors = 0
         self._thread: threading.Thread | None = None
+        self._working = threading.Lock()  # whoever takes events from the queue: the thread, or `spare`
 
     def start(self) -> None:
         """Opens the log, goes on with its chain, starts the thread. Raises GuardError if the log cannot be
@@ -134,6 +135,23 @@ class AuditLog:
             else:
                 self._crowd_data += size
         self._queue.append(item)
+
+    def spare(self) -> bool:
+        """Makes one event ready for the thread to write; False if there is none, or the thread is at work.
+
+        For the thread that emits, while it has nothing better to do: what is done here, the log's thread need not
+        do while a request waits for the interpreter. Takes some 4 us.
+        """
+        if not self._queue or not self._working.acquire(blocking=False):
+            return False
+        try:
+            self._take(self._queue.popleft())
+        except Exception as error:  # as in the thread: a bug here must not reach the request path
+            self._internal_errors += 1
+            self._sink.error = f"internal error in the log: {error!r}"
+        finally:
+            self._working.release()
+        return True
 
     def wants(self, op: str, kind: Kind) -> bool:
         """Whether the level asks for operation *op* on a path of *kind*: then make an `Operation` and `emit`
@@ -218,7 +236,8 @@ class AuditLog:
 
     def _safely_work(self) -> bool:
         try:
-            return self._work()
+            with self._working:
+                return self._work()
         except Exception as error:  # a bug here must not end the log
             self._internal_errors += 1
             self._sink.error = f"internal error in the log: {error!r}"

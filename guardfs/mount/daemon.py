@@ -120,7 +120,7 @@ class Daemon:
             os.set_blocking(self.config.fuse_fd, False)
             os.dup2(self.config.fuse_fd, number, inheritable=False)
 
-        loop = RequestLoop(number, self.dispatcher, swap)
+        loop = RequestLoop(number, self.dispatcher, swap, self.audit.spare)
         loop.install()
         return loop
 

@@ -6,9 +6,9 @@ first waits for the next one directly, in poll(2), for `BURST_MS`; only then doe
 never does so while a detached request is under way, and it lets trio have a turn every `TURN_NS` of a long
 burst, so that signals, timers and finished threads wait for milliseconds at most.
 
-That wait begins with `SPINS` questions without sleeping: to wake a sleeping daemon takes longer
-than to answer it (measured: a look at a transcript takes 14 us where the daemon spins, 100 us where it
-sleeps). Spinning is given up while it does not pay, and where the process has one processor only.
+That wait begins with `SPINS` questions without sleeping: to wake a sleeping daemon takes longer than to
+answer a request. Meanwhile it does work that waits (*spare*: events for the log). Spinning is given up while
+it does not pay, and where the process has one processor only; it lets others run that want to.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ import trio
 
 BURST_MS = 2
 TURN_NS = 5_000_000
-SPINS = 60
-"""Questions without sleeping: some 50 us, more where another thread has the interpreter meanwhile."""
+SPINS = 400
+"""Questions without sleeping: some 250 us, so that a caller on another processor has the time to wake up,
+see its answer, and ask again."""
+_YIELD = 8
+"""Questions after which whoever else wants this processor gets it."""
 _SPIN_MISSES = 8
 """After so many spins in vain only every sixteenth wait begins with one, until one pays again."""
 
@@ -38,15 +41,19 @@ class RequestLoop:
     """Replaces `pyfuse3._wait_fuse_readable`.
 
     fd: the descriptor that libfuse reads. At first a socket with the made-up INIT; once that is answered,
-    *swap* puts the real /dev/fuse in its place, under the same number.
+    *swap* puts the real /dev/fuse in its place, under the same number. spare: does a few microseconds of
+    work that waits.
     """
 
-    def __init__(self, fd: int, dispatcher: _Detached, swap: Callable[[], None]) -> None:
+    def __init__(
+        self, fd: int, dispatcher: _Detached, swap: Callable[[], None], spare: Callable[[], bool]
+    ) -> None:
         self._fd = fd
         self._dispatcher = dispatcher
         self._swap: Callable[[], None] | None = swap
         self._started = False
         self._poll = select.poll()
+        self._spare = spare
         self._last_turn = 0
         self._misses: int | None = 0 if len(os.sched_getaffinity(0)) > 1 else None
         self.serving = trio.Event()
@@ -86,16 +93,22 @@ class RequestLoop:
 
     def _spin(self) -> bool:
         """Ask for the next request over and over; whether there is one."""
+        poll = self._poll.poll
+        if poll(0):
+            return True
         if self._misses is None:
-            return bool(self._poll.poll(0))
+            return False
         if self._misses > _SPIN_MISSES and self._misses & 15:
             self._misses += 1
             return False
-        poll = self._poll.poll
-        for _ in range(SPINS):
+        spare = self._spare
+        for asked in range(SPINS):
             if poll(0):
                 self._misses = 0
                 return True
+            if asked % _YIELD == 0:
+                os.sched_yield()
+            spare()
         self._misses += 1
         return False
 

@@ -1,0 +1,1 @@
+"""Holds the mount, starts the daemon, runs the agent."""

@@ -1,0 +1,1 @@
+"""What is written: names of transcripts and locks, records. Pure."""
