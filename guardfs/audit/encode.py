@@ -35,9 +35,10 @@ MAX_RECORDS = 1000
 """Records described in one event; a write of 128 KiB of ``{}`` lines would otherwise make a line of
 megabytes."""
 
-CACHED = 4096
-"""Writers and paths whose JSON is remembered; all are dropped together, which is cheaper than to keep their
-order."""
+CACHED_PATHS = 4096
+CACHED_WRITERS = 256
+"""Paths and writers whose JSON is remembered; all are dropped together, which is cheaper than to keep their order.
+A writer holds its process with all its arguments, some kilobytes, and scripts start one process after the other."""
 
 
 class Body(NamedTuple):
@@ -150,7 +151,7 @@ class Encoder:
         return b'"time":"%b.%06dZ"' % (self._second_text, micro)
 
     def _know(self, writer: Writer) -> _Known:
-        if len(self._writers) >= CACHED:
+        if len(self._writers) >= CACHED_WRITERS:
             self._writers.clear()
         process, identities = writer.process, self._identities
         facts: dict[str, Any] = {
@@ -182,13 +183,13 @@ class Encoder:
         return self._identities.sessions_in(label) if self._identities else label
 
     def _name(self, path: bytes) -> bytes:
-        if len(self._paths) >= CACHED:
+        if len(self._paths) >= CACHED_PATHS:
             self._paths.clear()
         name = self._paths[path] = name_json("path", path)
         return name
 
     def _guard(self, path: bytes) -> tuple[bytes, bytes]:
-        if len(self._guarded) >= CACHED:
+        if len(self._guarded) >= CACHED_PATHS:
             self._guarded.clear()
         session = session_of(path)
         if self._identities:

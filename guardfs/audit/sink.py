@@ -32,9 +32,9 @@ disk."""
 BATCH = 256
 """Bodies written by one write call: some 128 kB, and a fair share of the interpreter's time."""
 
-TOLD_PROCESSES = 10_000
-"""Processes remembered as described in this file; a machine that starts more between two rotations reads some
-twice."""
+TOLD_PROCESSES = 512
+"""Processes remembered as described in this file, some kilobytes each; those that live through the start of so many
+others are described again."""
 
 
 def stamp(time_ns: int) -> str:

@@ -17,7 +17,7 @@ INCLUDE = ("*.jsonl",)
 EXCLUDE = ("*.trajectory.jsonl", "*.checkpoint.*.jsonl")
 LOCK = "{transcript}.lock"
 
-_REMEMBERED = 8192
+_REMEMBERED = 2048
 
 
 def _compile(globs: Iterable[str]) -> re.Pattern[bytes]:
