@@ -108,3 +108,8 @@ def main(argv: list[str] | None = None) -> Any:
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
+    except (OSError, UnicodeError) as error:  # what no command has foreseen
+        named = getattr(error, "filename", None)
+        reason = getattr(error, "strerror", None) or error
+        sys.stderr.write(f"guardfs: {f'{named}: ' if named else ''}{reason}\n")
+        sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import click
 
 from guardfs.errors import GuardError
 from guardfs.mount.config import AuditOptions
-from guardfs.state.directory import default_state_dir
+from guardfs.state.directory import RESERVED, default_state_dir
 from guardfs.supervise import places
 from guardfs.supervise.supervisor import Settings, say
 
@@ -30,7 +31,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b)?", value.strip().lower())
-        if not match or int(match[1]) == 0:
+        if not match or not 0 < int(match[1]) * _UNITS[match[2]] <= 1 << 50:
             self.fail(f"{value!r} is no size; write it like 64M")
         return int(match[1]) * _UNITS[match[2]]
 
@@ -98,6 +99,8 @@ def settings(sessions: str, options: dict[str, Any]) -> Settings:
     if places.clear_dead_mount(sessions):
         say(f"{sessions}: a dead mount was cleared away")
     real = places.sessions_directory(sessions)
+    if not math.isfinite(options["timeout"]):
+        raise GuardError(f"--timeout {options['timeout']}: not a time", "name a number of seconds")
     state = places.outside(
         options["state"] or default_state_dir(real), real, "the state directory would lie", "--state"
     )
@@ -108,7 +111,11 @@ def settings(sessions: str, options: dict[str, Any]) -> Settings:
         audit = os.path.join(state, "audit.jsonl")
     else:
         audit = places.outside(audit, real, "the audit log would lie", "--audit")
-        places.writable_file(audit, "an audit log")
+        if audit in [os.path.join(state, name) for name in RESERVED]:
+            raise GuardError(
+                f"{audit}: the guard keeps something else there", "name another file with --audit"
+            )
+        places.audit_log(audit)
     return Settings(
         sessions=real,
         state=state,

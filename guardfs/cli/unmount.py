@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 
@@ -34,19 +35,27 @@ def command(directory: str, timeout: float, force: bool) -> int:
     from guardfs.supervise.supervisor import say
     from guardfs.transcript.names import NameRules
 
-    if places.clear_dead_mount(directory):
+    if not math.isfinite(timeout):
+        raise GuardError(f"--timeout {timeout}: not a time", "name a number of seconds")
+    if not force and places.clear_dead_mount(directory):
         say(f"{directory}: a dead mount was cleared away")
         return 0
-    real = os.path.realpath(directory)
+    # by the parent's real path: to look at the mount itself would wait for a daemon that hangs
+    plain = os.path.abspath(directory)
+    real = os.path.join(os.path.realpath(os.path.dirname(plain)), os.path.basename(plain))
     if not device.is_guard(real):
         raise GuardError(f"{directory}: not guarded", "`guardfs status` lists the guarded directories")
-    daemon = _daemon_of(real)
+    daemon, supervisor = (None, None) if force else _pids_of(real)
     if not force:
-        listing = os.open(real, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            reason = wait_for_quiet(listing, NameRules(), timeout)
-        finally:
-            os.close(listing)
+            listing = os.open(real, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                reason = wait_for_quiet(listing, NameRules(), timeout)
+            finally:
+                os.close(listing)
+        except OSError as error:
+            mend = f"`guardfs unmount --force {directory}` takes it off all the same"
+            raise GuardError(f"{directory}: the guard does not answer: {error.strerror}", mend) from None
         if reason:
             say(f"{directory}: still guarded: {reason}; try later, with a longer --timeout, or with --force")
             return 1
@@ -57,22 +66,23 @@ def command(directory: str, timeout: float, force: bool) -> int:
             raise GuardError(
                 f"{directory}: cannot unmount: {error.strerror}", "run it as the user who mounted, or as root"
             ) from None
-        say(f"{directory}: busy, held by {described(holders(real))}; detached, and gone when they let go")
+        others = described(holders(real, besides=[pid for pid in (daemon, supervisor) if pid]))
+        say(f"{directory}: busy, held by {others}; detached, and gone when they let go")
         device.unmount(real, lazy=True)
         return 0
     _wait_for_end(daemon)
     return 0
 
 
-def _daemon_of(path: str) -> int | None:
+def _pids_of(path: str) -> tuple[int | None, int | None]:
+    """Daemon and supervisor of the guard on *path*, as far as it answers."""
     from guardfs.cli.status import read_status
 
     try:
-        facts = read_status(path)
+        daemon = read_status(path).get("daemon", {})
     except GuardError:
-        return None
-    pid = facts.get("daemon", {}).get("pid")
-    return pid if isinstance(pid, int) else None
+        return None, None
+    return daemon.get("pid"), daemon.get("supervisor")
 
 
 def _wait_for_end(pid: int | None, seconds: float = 10.0) -> None:

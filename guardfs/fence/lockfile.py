@@ -24,7 +24,7 @@ def parse_holder(content: bytes) -> LockHolder:
     """The holder; an empty one for a lock that is torn, empty, or of another kind."""
     try:
         found = msgspec.json.decode(content)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return LockHolder()
     if not isinstance(found, dict):
         return LockHolder()

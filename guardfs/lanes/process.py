@@ -30,6 +30,7 @@ from guardfs.lanes.writer import Known, Process, Writer
 
 ATTEMPTS = 3  # a caller can be killed while it is looked at, and its id be given away
 CAP_SYS_PTRACE = 19
+SWEPT = 4  # threads that are checked for each new one
 
 
 class _GoneError(Exception):
@@ -137,6 +138,7 @@ class ProcessTable:
 
     def _look(self, tid: int, uid: int, gid: int) -> Writer:
         self._looks += 1
+        self._sweep()
         before = self._threads.pop(tid, None)
         old = before.writer if before is not None else None
         if before is not None:
@@ -250,6 +252,19 @@ class ProcessTable:
             alive = False
         self._gone += not alive
         return Writer(tid, 0, False, "", uid, gid, "hidden" if alive else "exited", None)
+
+    def _sweep(self) -> None:
+        """Lets go of a few of the threads used longest ago that have ended: more than one a new thread, so that those
+        of scripts that start one program after the other do not pile up. Living ones are looked at again later."""
+        for _ in range(min(SWEPT, len(self._threads))):
+            tid, thread = next(iter(self._threads.items()))
+            try:
+                os.pread(thread.fd, 1, 0)
+            except OSError:
+                del self._threads[tid]
+                thread.close()
+            else:
+                self._threads.move_to_end(tid)
 
     def _forget(self, count: int) -> None:
         for _ in range(count):

@@ -55,6 +55,11 @@ class Timeouts(msgspec.Struct, frozen=True):
     absent: float
 
 
+OTHER = Timeouts(entry=WATCHED, attributes=WATCHED, absent=WATCHED)
+SHARED = Timeouts(entry=WATCHED, attributes=UNWATCHED, absent=WATCHED)
+"""A file with further links: it can be changed under a name that no watch covers."""
+
+UNANNOUNCED = Timeouts(entry=UNWATCHED, attributes=UNWATCHED, absent=UNWATCHED)
 LOOKED_AT = Timeouts(entry=0.0, attributes=GLANCE, absent=0.0)
 
 
@@ -63,8 +68,11 @@ def is_remote(fstype: str) -> bool:
     return fstype in REMOTE or fstype.startswith("fuse")
 
 
-def timeouts(*, watched: bool) -> dict[Kind, Timeouts]:
-    """The timeouts by kind of file."""
-    seconds = WATCHED if watched else UNWATCHED
-    other = Timeouts(entry=seconds, attributes=seconds, absent=seconds)
-    return {Kind.OTHER: other, Kind.TRANSCRIPT: LOOKED_AT, Kind.LOCK: LOOKED_AT}
+def timeouts(kind: Kind, *, watched: bool, links: int = 1) -> Timeouts:
+    """How long to believe a name and its file. watched: changes in its directory are announced; links: st_nlink, 1 for
+    a directory."""
+    if kind is not Kind.OTHER:
+        return LOOKED_AT
+    if not watched:
+        return UNANNOUNCED
+    return OTHER if links <= 1 else SHARED

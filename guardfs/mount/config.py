@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import msgspec
@@ -25,12 +26,14 @@ class AuditOptions(msgspec.Struct, frozen=True):
 class DaemonConfig(msgspec.Struct, frozen=True):
     """Descriptors are numbers in the daemon: they are inherited.
 
-    mountpoint: real path. backing_fd: O_PATH on the directory below. fuse_fd: the mounted /dev/fuse.
+    mountpoint: real path. device: the mount's number, "major:minor". backing_fd: O_PATH on the directory
+    below. fuse_fd: the mounted /dev/fuse.
     control_fd: a stream socket to the supervisor. lock_fd: holds the lock against a second guard. fstype: of
     the directory below.
     """
 
     mountpoint: str
+    device: str
     backing_fd: int
     fuse_fd: int
     control_fd: int
@@ -45,6 +48,16 @@ class DaemonConfig(msgspec.Struct, frozen=True):
     include: tuple[str, ...] = INCLUDE
     exclude: tuple[str, ...] = EXCLUDE
     lock: str = LOCK
+
+
+def encode_config(config: DaemonConfig) -> bytes:
+    """JSON, with paths that are not UTF-8 as escaped surrogates, which msgspec refuses."""
+    return json.dumps(msgspec.to_builtins(config)).encode()
+
+
+def decode_config(data: bytes) -> DaemonConfig:
+    """What `encode_config` made."""
+    return msgspec.convert(json.loads(data), DaemonConfig)
 
 
 class Message(msgspec.Struct, omit_defaults=True):

@@ -30,8 +30,8 @@ from guardfs.errors import GuardError
 from guardfs.lanes.label import lane_of
 from guardfs.lanes.process import ProcessTable
 from guardfs.mount import device, libc, protocol
-from guardfs.mount.caching import MEMORY, is_remote, timeouts
-from guardfs.mount.config import DaemonConfig, Message, send
+from guardfs.mount.caching import MEMORY, is_remote
+from guardfs.mount.config import DaemonConfig, Message, decode_config, send
 from guardfs.mount.dispatch import Dispatcher
 from guardfs.mount.filesystem import FileSystem, Operations
 from guardfs.mount.layout import check_layout
@@ -91,7 +91,6 @@ class Daemon:
             root_fd=config.backing_fd,
             descriptors=paths,
             names=NameRules(config.include, config.exclude, config.lock),
-            timeouts=timeouts(watched=False),
             processes=ProcessTable(threads),
             audit=self.audit,
             audit_required=audit.required,
@@ -145,7 +144,6 @@ class Daemon:
             return
         self.watch = watch
         self.filesystem.watcher = watch
-        self.filesystem.timeouts = timeouts(watched=True)
 
     async def serve(self) -> None:
         """Answer requests until the mount is gone."""
@@ -169,12 +167,18 @@ class Daemon:
 
     async def _requests(self) -> None:
         """pyfuse3's session loop, with one worker: what waits has detached itself."""
-        while True:
+        connected = True
+        while connected:
+            connected = False
             try:
                 await pyfuse3.main(1, 1)
-                return
             except* OSError as group:
-                if any(error.errno != errno.EAGAIN for error in _leaves(group)):
+                numbers = {error.errno for error in _leaves(group)}
+                if numbers == {errno.EAGAIN}:
+                    connected = True
+                elif (
+                    errno.ECONNABORTED not in numbers
+                ):  # that: unmounted while much was still to be forgotten
                     raise
 
     async def _ready(self, loop: RequestLoop) -> None:
@@ -224,7 +228,7 @@ class Daemon:
                 if number == signal.SIGHUP:
                     self.audit.reopen()
                 elif number == signal.SIGTERM and not self._supervised():
-                    await trio.to_thread.run_sync(device.abort, self.config.mountpoint)
+                    await trio.to_thread.run_sync(device.abort, self.config.mountpoint, self.config.device)
 
     def _supervised(self) -> bool:
         return os.getppid() == self.config.supervisor_pid
@@ -265,17 +269,24 @@ def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:
     return found
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out replies that nobody waits for any more: a caller that was killed, a mount that is gone (ENOENT)."""
+    return not record.getMessage().endswith(f"fuse_reply_* failed with {os.strerror(errno.ENOENT)}")
+
+
 def main() -> int:
     """Entry point."""
     fd = int(sys.argv[1])
     with open(fd, "rb") as file:
-        config = msgspec.json.decode(file.read(), type=DaemonConfig)
+        config = decode_config(file.read())
     logging.basicConfig(
         level=logging.DEBUG if config.verbose else logging.INFO,
         format="guardfs[%(process)d] %(levelname)s: %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("pyfuse3").setLevel(logging.WARNING)
+    pyfuse3_log = logging.getLogger("pyfuse3")
+    pyfuse3_log.setLevel(logging.WARNING)
+    pyfuse3_log.addFilter(_is_news)
     try:
         libc.prctl(libc.PR_SET_NAME, b"guardfs-daemon")
     except OSError:

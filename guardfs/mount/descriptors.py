@@ -57,7 +57,13 @@ class Descriptors:
     def _open(self, node: Node) -> int:
         for parent, name in reversed(node.names):
             try:
-                fd = os.open(name, _FLAGS, dir_fd=self.of(parent))
+                directory = self.of(parent)
+                try:
+                    fd = os.open(name, _FLAGS, dir_fd=directory)
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.shrink(directory):
+                        raise
+                    fd = os.open(name, _FLAGS, dir_fd=directory)
             except FileNotFoundError:
                 continue
             st = os.fstat(fd)
@@ -68,6 +74,15 @@ class Descriptors:
         for open_fd in node.opened:
             return os.open(b"/proc/self/fd/%d" % open_fd, os.O_PATH | os.O_CLOEXEC)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def shrink(self, besides: int | None = None) -> bool:
+        """Close the older half of the evictable descriptors, but not *besides*; whether any was closed."""
+        closed = False
+        for node in list(self._lru.values())[: len(self._lru) // 2 + 1]:
+            if node.fd != besides:
+                self.drop(node)
+                closed = True
+        return closed
 
     def pin(self, node: Node) -> None:
         """Keep a descriptor until `drop`: the last name of *node* is about to go, and the kernel may still

@@ -164,7 +164,14 @@ def unmount(path: str, *, lazy: bool = False) -> None:
         raise OSError(errno.EBUSY if "busy" in text else errno.EINVAL, text or "fusermount3 failed")
 
 
-def abort(path: str) -> None:
-    """Detach whatever is on *path*, if anything is; for a mount whose daemon is dead."""
+def is_top(path: str, number: str) -> bool:
+    """Whether the topmost mount on *path* is the one with the device number *number* ("major:minor")."""
+    top = mount_at(path)
+    return top is not None and top.device == number
+
+
+def abort(path: str, number: str) -> None:
+    """Detach the mount with device number *number* from *path*, and no other; for one whose daemon is dead."""
     with contextlib.suppress(OSError):
-        unmount(path, lazy=True)
+        if is_top(path, number):
+            unmount(path, lazy=True)

@@ -47,7 +47,7 @@ def rename(source_dir: int, source: bytes, target_dir: int, target: bytes, flags
 
 def mount(source: str, target: bytes, fstype: str, flags: int, options: str) -> None:
     """mount(2)."""
-    _check(_libc.mount(source.encode(), target, fstype.encode(), ctypes.c_ulong(flags), options.encode()))
+    _check(_libc.mount(os.fsencode(source), target, fstype.encode(), ctypes.c_ulong(flags), options.encode()))
 
 
 def unmount(target: bytes, flags: int = 0) -> None:

@@ -29,12 +29,11 @@ class Node:
 
     names: (parent node, name) pairs under which it was looked up; empty once unlinked. nlookup: the kernel's
     references. fd: an O_PATH descriptor, or -1. pinned: the descriptor must stay, for no name leads to the
-    file any more. opened: open handles that hold a real descriptor. busy: operations under way in a thread.
-    setid: the mode has a set-id bit.
+    file any more. opened: open handles that hold a real descriptor.
+    setid: the mode has a set-id bit. watched: a directory in which changes are announced.
     """
 
     __slots__ = (
-        "busy",
         "dev",
         "fd",
         "id",
@@ -47,6 +46,7 @@ class Node:
         "pinned",
         "seen",
         "setid",
+        "watched",
     )
 
     def __init__(self, node_id: int, dev: int, ino: int, kind: Kind, *, is_dir: bool) -> None:
@@ -61,8 +61,8 @@ class Node:
         self.pinned = False
         self.opened: list[int] = []
         self.seen: Seen | None = None
-        self.busy = 0
         self.setid = False
+        self.watched = False
 
     def path(self) -> bytes:
         """The path below the mount, by the latest name; "." for the root, the last name with a marker if

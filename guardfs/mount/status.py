@@ -20,6 +20,13 @@ from guardfs.mount.watch import Invalidator, Watch
 _PADDED = 4096
 
 
+def _readable(value: Any) -> Any:
+    """The same with what is not UTF-8 written as backslash escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return {key: _readable(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
 def _resident_bytes() -> int:
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -77,6 +84,10 @@ class Status:
 
     def encode(self) -> bytes:
         """The value of the attribute."""
-        value = msgspec.json.encode(self.facts())
+        facts = self.facts()
+        try:
+            value = msgspec.json.encode(facts)
+        except UnicodeEncodeError:  # a path that is not UTF-8
+            value = msgspec.json.encode(_readable(facts))
         # readers ask for the size first, and then for the value: it must not have grown in between
         return value + b" " * (-len(value) % _PADDED)

@@ -40,7 +40,7 @@ _MASK = (
     _APPEARED | mask.DELETE | mask.MOVED_FROM | mask.MODIFY | mask.ATTRIB | mask.ONLYDIR | mask.EXCL_UNLINK
 )
 
-_Change = tuple[int, bytes, bool]  # node id of the directory, name, whether the name appeared
+_Change = tuple[int, bytes, int]  # node id of the directory, name, how often the name appeared
 
 
 class Invalidator:
@@ -117,14 +117,20 @@ class Watch:
                     error.strerror,
                 )
             return
+        before = self._nodes.get(watch)
+        if (
+            before is not None and before != node.id
+        ):  # a directory that was renamed below: inotify knows it still
+            self._watches.pop(before, None)
         self._nodes[watch] = node.id
         self._watches[node.id] = watch
+        node.watched = True
 
     def remove(self, node: Node) -> None:
         """The kernel has forgotten the directory *node*."""
         watch = self._watches.pop(node.id, None)
-        if watch is not None:
-            self._nodes.pop(watch, None)
+        if watch is not None and self._nodes.get(watch) == node.id:
+            del self._nodes[watch]
             try:
                 self._inotify.rm_watch(watch)
             except OSError:  # the directory is gone, and its watch with it
@@ -142,7 +148,7 @@ class Watch:
                 return
             if not events or self._stopping:
                 continue
-            changes: dict[tuple[int, bytes], bool] = {}
+            changes: dict[tuple[int, bytes], int] = {}
             overflow = False
             for watch, bits, _, name in events:
                 if bits & mask.Q_OVERFLOW:
@@ -151,7 +157,7 @@ class Watch:
                 if node is None or not name:
                     continue
                 key = (node, os.fsencode(name))
-                changes[key] = changes.get(key, False) or bool(bits & _APPEARED)
+                changes[key] = changes.get(key, 0) + (bits & _APPEARED != 0)
             try:
                 if overflow:
                     self._post(self._everything)
@@ -165,7 +171,7 @@ class Watch:
     def _everything(self) -> None:
         """Events were lost: whatever is known may have changed."""
         log.warning("more changes below the mount than inotify could hold: every known name is checked")
-        self._compare([(parent, name, True) for parent, name in self._core.nodes.entries()])
+        self._compare([(parent, name, 0) for parent, name in self._core.nodes.entries()])
 
     def _compare(self, changes: list[_Change]) -> None:
         """On the loop: look at each name, log what somebody else changed, and queue what the kernel must
@@ -181,13 +187,14 @@ class Watch:
         for node_id in touched:
             self._invalidator.node(node_id)
 
-    def _compare_one(self, parent_id: int, name: bytes, appeared: bool) -> bool:
+    def _compare_one(self, parent_id: int, name: bytes, appeared: int) -> bool:
         """Whether the directory itself has changed, by another's hand."""
         core = self._core
         parent = core.nodes.get(parent_id)
         if parent is None:
             return False
         known = core.nodes.entry(parent, name)
+        foreign = appeared > 0 and not core.was_made(parent, name, appeared)
         try:
             st = core.below.stat(name, dir_fd=core.fds.of(parent), follow_symlinks=False)
         except OSError:
@@ -197,13 +204,16 @@ class Watch:
             self._invalidator.entry(parent_id, name)
             return True
         if known is None:
-            return self._unknown(parent, name, st, appeared)
+            return (foreign or not appeared) and self._unknown(parent, name, st, foreign)
         if (known.dev, known.ino) != (st.st_dev, st.st_ino):
             core.vanished(parent, name, core.kind(name), "replaced")
             self._invalidator.entry(parent_id, name)
             return True
         before = known.seen
         core.saw(known, st)
+        if foreign:  # made by somebody else, and looked at before the report came
+            core.unseen(core.child_path(parent, name), core.kind(name), "created", None, known.seen)
+            return True
         if before is None or known.seen is None or known.kind is not Kind.OTHER:
             return False
         if before[3] != known.seen[3] or (before != known.seen and not known.is_dir):

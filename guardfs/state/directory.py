@@ -8,6 +8,7 @@ hash.key      32 random bytes, for --audit-hash-ids
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -18,6 +19,7 @@ import msgspec
 from guardfs.errors import GuardError
 
 FORMAT = 1
+RESERVED = ("format", "audit.head", "hash.key")
 
 
 def default_state_dir(sessions: str) -> str:
@@ -66,6 +68,20 @@ class StateDirectory:
                 f"{name}: state of format {found}, this guardfs knows {FORMAT}",
                 "use the guardfs that wrote it, or newer",
             )
+
+    def lock(self) -> int:
+        """Keep others out: a descriptor that holds the lock until it, and every copy of it, is closed."""
+        fd = os.open(self.file("format"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise GuardError(
+                f"{self.path}: state of a guard that runs", "give each guard its own --state"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        return fd
 
     def _write(self, name: str, data: bytes) -> None:
         temporary = f"{name}.tmp-{os.getpid()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import NamedTuple
 
 
@@ -33,13 +34,14 @@ def _links(pid: str) -> list[tuple[str, str]]:
     return found
 
 
-def holders(path: str, limit: int = 5) -> list[Holder]:
-    """Processes that use something below *path*, at most *limit*; decided by names, so that a hung mount is
-    not touched.
+def holders(path: str, limit: int = 5, besides: Collection[int] = ()) -> list[Holder]:
+    """Processes that use something below *path*, at most *limit*, leaving out the process ids in *besides*.
+
+    Decided by names, so that a hung mount is not touched.
     """
     found: list[Holder] = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if int(pid) == os.getpid():
+        if int(pid) == os.getpid() or int(pid) in besides:
             continue
         for what, target in _links(pid):
             if target == path or target.startswith(path + "/"):

@@ -6,8 +6,11 @@ import errno
 import os
 import stat
 
+from guardfs.audit.logfile import link_of
 from guardfs.errors import GuardError
 from guardfs.mount import device
+
+_FIRST_LINE = 1 << 20
 
 
 def clear_dead_mount(path: str) -> bool:
@@ -17,7 +20,9 @@ def clear_dead_mount(path: str) -> bool:
     cleared = False
     for _ in range(8):
         try:
-            os.stat(path)
+            os.statvfs(
+                path
+            )  # not stat: the kernel may know the answer to that, long after the server is dead
             return cleared
         except OSError as error:
             if error.errno != errno.ENOTCONN:
@@ -26,8 +31,13 @@ def clear_dead_mount(path: str) -> bool:
             os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(os.path.abspath(path))
         )
         top = device.mount_at(real)
-        if top is None or not top.fstype.startswith("fuse"):
+        if top is None:
             return cleared
+        if top.fstype != device.FSTYPE:
+            raise GuardError(
+                f"{path}: a dead mount of {top.fstype} ({top.source}) lies on it",
+                f"take it off: umount -l {path}",
+            )
         try:
             device.unmount(real, lazy=True)
         except OSError as error:
@@ -41,6 +51,8 @@ def clear_dead_mount(path: str) -> bool:
 
 def sessions_directory(path: str) -> str:
     """The real path of a directory that can be guarded."""
+    if not path:
+        raise GuardError("'': names no directory", "name the directory that holds the transcripts")
     plain = path.rstrip("/") or "/"
     try:
         found = os.lstat(plain)
@@ -63,6 +75,11 @@ def sessions_directory(path: str) -> str:
             raise GuardError(
                 f"{path}: guarded already",
                 f"`guardfs status {path}` shows by whom, `guardfs unmount {path}` ends it",
+            )
+        if guard.path.startswith(real + "/"):
+            raise GuardError(
+                f"{path}: the guarded directory {guard.path} lies in it",
+                "one guard is enough: unmount the inner one first",
             )
         if real.startswith(guard.path + "/"):
             raise GuardError(
@@ -97,3 +114,20 @@ def writable_file(path: str, what: str) -> None:
         raise GuardError(f"{path}: no directory {parent}", "create it, or name another place")
     if not os.access(path if os.path.exists(path) else parent, os.W_OK):
         raise GuardError(f"{path}: cannot be written", f"choose another place for {what}")
+
+
+def audit_log(path: str) -> None:
+    """Refuse a file that cannot be appended to, or that holds something else than an audit log."""
+    writable_file(path, "an audit log")
+    if not os.path.exists(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            first = file.readline(_FIRST_LINE)
+    except OSError as error:
+        raise GuardError(f"{path}: {error.strerror}", "choose another place with --audit") from None
+    if first and link_of(first.rstrip(b"\n")) is None:
+        raise GuardError(
+            f"{path}: line 1 is not an event of an audit log",
+            "name another file with --audit, or move this one away",
+        )

@@ -8,6 +8,7 @@ second; so a moment is quiet when no live lock is there and nothing was created 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable
 
@@ -36,18 +37,33 @@ def live_locks(directory: int, names: NameRules) -> list[str]:
         raw = os.fsencode(name)
         if names.transcript_of(raw) is None:
             continue
-        try:
-            fd = os.open(raw, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
-        except OSError:
+        lock = _read_lock(raw, directory)
+        if lock is None:
             continue
-        with open(fd, "rb") as file:
-            holder = parse_holder(file.read(_LOCK_BYTES))
-            age = time.time() - os.fstat(fd).st_mtime
+        content, age = lock
+        holder = parse_holder(content)
         state = liveness(holder, _start_of(holder.pid) if holder.pid else None)
         # a holder that is not to be seen may live in another pid namespace: then the age of the lock decides
         if state == "alive" or age < _STALE_SECONDS:
             found.append(name)
     return sorted(found)
+
+
+def _read_lock(name: bytes, directory: int) -> tuple[bytes, float] | None:
+    """Content and age in seconds of a lock file; None for what is gone, or no file that could be a lock."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return None
+    try:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        return os.read(fd, _LOCK_BYTES), time.time() - facts.st_mtime
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def why_not_quiet(directory: int, names: NameRules) -> str:

@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from guardfs.audit.logfile import LogFile
 from guardfs.errors import GuardError
 from guardfs.mount import device, protocol
-from guardfs.mount.config import AuditOptions, DaemonConfig, Message, parse
+from guardfs.mount.config import AuditOptions, DaemonConfig, Message, encode_config, parse
 from guardfs.state.directory import StateDirectory
 from guardfs.supervise.holders import described, holders
 from guardfs.supervise.notify import notify
@@ -49,8 +50,11 @@ class Settings(msgspec.Struct, frozen=True):
 
 def say(text: str) -> None:
     """One line to the operator."""
-    sys.stderr.write(f"guardfs: {text}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"guardfs: {text}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # nobody listens; that must never keep a mount from its end
+        pass
 
 
 class Signals:
@@ -76,6 +80,12 @@ class Signals:
         """Readable when a signal has come."""
         return self._read
 
+    def ignore(self) -> None:
+        """From now on a signal changes nothing: the end is near, and its exit status is known."""
+        for number in self.WANTED:
+            if number != signal.SIGCHLD:
+                signal.signal(number, signal.SIG_IGN)
+
     def take(self) -> list[int]:
         """The signals that have come, in order."""
         try:
@@ -94,6 +104,8 @@ class Supervisor:
         self.backing = -1
         self.listing = -1  # the same directory, readable: for lock files, and the lock against a second guard
         self.fuse = -1
+        self.device = ""  # of our own mount: nothing else is ever taken off
+        self.state_lock = -1
         self.daemon: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._unread = b""
@@ -104,10 +116,13 @@ class Supervisor:
         """Mount, and return when the directory answers. Raises GuardError; then nothing is left mounted."""
         settings = self.settings
         self._open_directory()
-        StateDirectory(settings.state)
+        self.state_lock = StateDirectory(settings.state).lock()
+        self._probe_log()
         self._wait("mount")
         self.fuse = device.mount(settings.sessions, f"guardfs:{settings.sessions}")
         try:
+            top = device.mount_at(settings.sessions)
+            self.device = top.device if top is not None else ""
             request = os.read(self.fuse, 1 << 16)
             agreement, reply = protocol.answer_init(request)
             os.write(self.fuse, reply)
@@ -137,6 +152,18 @@ class Supervisor:
         except OSError:
             pass  # a file system without locks: the mount table is the only check
 
+    def _probe_log(self) -> None:
+        """A log that cannot be opened is found before the mount: each mount changes the device number."""
+        log = LogFile(self.settings.audit.file, self.settings.audit.keep)
+        try:
+            log.open()
+        except OSError as error:
+            raise GuardError(
+                f"{self.settings.audit.file}: {error.strerror}", "choose another place with --audit"
+            ) from None
+        finally:
+            log.close()
+
     def _wait(self, what: str) -> None:
         """Insist on a quiet moment, or on --force."""
         settings = self.settings
@@ -160,6 +187,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         config = DaemonConfig(
             mountpoint=settings.sessions,
+            device=self.device,
             backing_fd=self.backing,
             fuse_fd=self.fuse,
             control_fd=theirs.fileno(),
@@ -173,13 +201,13 @@ class Supervisor:
             verbose=settings.verbose,
         )
         memory = os.memfd_create("guardfs-config")
-        os.write(memory, msgspec.json.encode(config))
+        os.write(memory, encode_config(config))
         os.lseek(memory, 0, os.SEEK_SET)
         command = [sys.executable, "-P", "-m", "guardfs.mount.daemon", str(memory)]
         self.daemon = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            pass_fds=[self.backing, self.fuse, theirs.fileno(), self.listing, memory],
+            pass_fds=[self.backing, self.fuse, theirs.fileno(), self.listing, self.state_lock, memory],
             start_new_session=True,  # Ctrl-C is the supervisor's to handle
             cwd="/",
         )
@@ -244,7 +272,7 @@ class Supervisor:
             self.daemon.kill()
             self.daemon.wait()
         self._close_connection()
-        device.abort(self.settings.sessions)
+        device.abort(self.settings.sessions, self.device)
 
     def _close_connection(self) -> None:
         if self.fuse >= 0:
@@ -257,6 +285,12 @@ class Supervisor:
         """Wait until the command, the operator or the daemon ends it; the exit status. The mount is gone
         afterwards.
         """
+        try:
+            return self._attend(command, forward)
+        finally:
+            self.signals.ignore()
+
+    def _attend(self, command: subprocess.Popen[bytes] | None, forward: Callable[[int], None]) -> int:
         assert self.daemon is not None
         while True:
             watched: list[Signals | socket.socket] = [self.signals]
@@ -276,7 +310,7 @@ class Supervisor:
                 if (
                     command is not None
                     and command.poll() is None
-                    and not device.is_guard(self.settings.sessions)
+                    and not device.is_top(self.settings.sessions, self.device)
                 ):
                     say(f"{self.settings.sessions} was unmounted; the command goes on unguarded")
                     return _exit_status(self._outlive(command, forward))
@@ -296,7 +330,7 @@ class Supervisor:
     def _daemon_ended(self, command: subprocess.Popen[bytes] | None, forward: Callable[[int], None]) -> int:
         assert self.daemon is not None
         status = self.daemon.returncode
-        if status == 0 and not device.is_guard(self.settings.sessions):
+        if status == 0 and not device.is_top(self.settings.sessions, self.device):
             say(f"{self.settings.sessions}: unmounted")
             return 0
         say(
@@ -304,7 +338,7 @@ class Supervisor:
             "its files are intact"
         )
         self._close_connection()
-        device.abort(self.settings.sessions)
+        device.abort(self.settings.sessions, self.device)
         if command is not None:
             return _exit_status(self._outlive(command, forward)) or 1
         return 1
@@ -316,7 +350,12 @@ class Supervisor:
         settings = self.settings
         notify("STOPPING=1")
         if not settings.force:
-            reason = wait_for_quiet(self.listing, self.names, settings.timeout, impatient=self._interrupted)
+            try:
+                reason = wait_for_quiet(
+                    self.listing, self.names, settings.timeout, impatient=self._interrupted
+                )
+            except Exception as error:  # whatever lies in the directory, it must not keep the mount
+                reason = f"its lock files cannot be read ({error!r})"
             if reason:
                 say(f"{settings.sessions}: unmounting although {reason}: a turn in flight may fail")
         if not self._take_off():
@@ -325,21 +364,31 @@ class Supervisor:
 
     def _take_off(self) -> bool:
         path = self.settings.sessions
+        if not any(entry.path == path and entry.device == self.device for entry in device.mounts()):
+            return True  # somebody was faster
+        if not device.is_top(path, self.device):
+            say(f"{path}: another mount lies over the guard; take that off, then `guardfs unmount {path}`")
+            return False
         try:
             device.unmount(path)
         except OSError as error:
-            if error.errno == errno.EINVAL and not device.is_guard(path):
+            if error.errno == errno.EINVAL and not device.is_top(path, self.device):
                 return True  # somebody was faster
             if error.errno != errno.EBUSY:
                 say(f"{path}: cannot unmount: {error.strerror}; try `umount -l {path}`")
                 return False
-            say(f"{path}: busy, held by {described(holders(path))}; detached, and gone when they let go")
+            others = described(holders(path, besides=self._own_pids()))
+            say(f"{path}: busy, held by {others}; detached, and gone when they let go")
             try:
-                device.unmount(path, lazy=True)
+                if device.is_top(path, self.device):
+                    device.unmount(path, lazy=True)
             except OSError as again:
                 say(f"{path}: cannot detach: {again.strerror}; try `umount -l {path}`")
                 return False
         return True
+
+    def _own_pids(self) -> set[int]:
+        return {os.getpid(), *([self.daemon.pid] if self.daemon is not None else [])}
 
     def _farewell(self) -> int:
         assert self.daemon is not None

@@ -47,7 +47,7 @@ class Attributes(Files):
                 size=st.st_size,
                 detail={"via": "getattr"},
             )
-        times = self.timeouts[node.kind]
+        times = self.times(node, st)
         return self.reply.fill(node.id, st, times.entry, times.attributes)
 
     def setattr(
@@ -75,7 +75,7 @@ class Attributes(Files):
             raise
         self.left(node, st)
         self.note(op, begin, ctx, node.kind, node.path(), 0, node, **more)
-        times = self.timeouts[node.kind]
+        times = self.times(node, st)
         return self.reply.fill(node.id, st, times.entry, times.attributes)
 
     def _apply(

@@ -17,7 +17,7 @@ from guardfs.audit.event import Kind, Notice, Operation
 from guardfs.audit.log import AuditLog
 from guardfs.lanes.process import ProcessTable
 from guardfs.mount.backing import Backing
-from guardfs.mount.caching import Timeouts
+from guardfs.mount.caching import Timeouts, timeouts
 from guardfs.mount.caller import Caller, caller_of
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.layout import Entry
@@ -27,6 +27,10 @@ from guardfs.transcript.names import NameRules
 log = logging.getLogger("guardfs.mount")
 
 now = time.time_ns
+
+_MADE_NAMES = 8192
+_MADE_NS = 5_000_000_000
+"""How long the report of a name that the guard has made may take; later it must be another's."""
 
 
 class Context(Protocol):
@@ -64,9 +68,8 @@ class Watcher(Protocol):
 
 
 class Handle:
-    """An open file. append: O_APPEND, so a write lands at the end whatever its offset. sync: every write
-    reaches the disk.
-    """
+    """An open file. append: O_APPEND, so a write lands at the end whatever its offset. sync: what brings each write to
+    the disk (O_SYNC: fsync, O_DSYNC: fdatasync), or None."""
 
     __slots__ = ("append", "fd", "node", "sync", "writable")
 
@@ -74,7 +77,11 @@ class Handle:
         self.fd = fd
         self.node = node
         self.append = flags & os.O_APPEND != 0
-        self.sync = flags & os.O_DSYNC != 0
+        self.sync: str | None = None
+        if flags & os.O_SYNC == os.O_SYNC:
+            self.sync = "fsync"
+        elif flags & os.O_DSYNC:
+            self.sync = "fdatasync"
         self.writable = flags & os.O_ACCMODE != os.O_RDONLY
 
 
@@ -87,7 +94,6 @@ class Core:
         root_fd: int,
         descriptors: int,
         names: NameRules,
-        timeouts: dict[Kind, Timeouts],
         processes: ProcessTable,
         audit: AuditLog,
         audit_required: bool = False,
@@ -100,7 +106,6 @@ class Core:
         self.nodes.root.seen = seen_of(root)
         self.fds = Descriptors(self.nodes.root, root_fd, descriptors)
         self.kind = names.kind
-        self.timeouts = timeouts
         self.processes = processes
         self.audit = audit
         self.audit_required = audit_required
@@ -116,6 +121,7 @@ class Core:
         self.internal_errors = 0
         self.last_error = ""
         self.unseen_changes = 0
+        self._made: dict[tuple[int, bytes], tuple[int, int]] = {}
         self.ids = (os.geteuid(), os.getegid())
         self.forget_entry: Callable[[int, bytes], None] = lambda parent, name: None
         self.status: Callable[[], bytes] = lambda: b"{}"
@@ -131,6 +137,33 @@ class Core:
         """The caller of the request that is being answered, where pyfuse3 does not say."""
         return caller_of(self.request)
 
+    def times(self, node: Node, st: os.stat_result) -> Timeouts:
+        """How long the kernel may believe what it is told of *node*."""
+        if node.kind is not Kind.OTHER:
+            return timeouts(node.kind, watched=True)
+        home = node.names[-1][0] if node.names else node
+        if node.is_dir:
+            return timeouts(Kind.OTHER, watched=node.watched and (home.watched or node is self.nodes.root))
+        return timeouts(Kind.OTHER, watched=home.watched, links=st.st_nlink)
+
+    def watch(self, node: Node) -> None:
+        """Have changes in the directory *node* announced, if that can be had; without, it is cached for a second."""
+        if node.watched or self.watcher is None:
+            return
+        try:
+            self.watcher.add(node, self.fds.path(node))
+        except OSError as error:
+            log.warning("%s: not watched: %s", os.fsdecode(node.path()), error.strerror)
+
+    def open_below(self, path: bytes, flags: int, mode: int = 0, dir_fd: int | None = None) -> int:
+        """open(2); where the descriptors have run out, those that can be had again are let go first."""
+        try:
+            return self.below.open(path, flags, mode, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self.fds.shrink(dir_fd):
+                raise
+        return self.below.open(path, flags, mode, dir_fd=dir_fd)
+
     def child_path(self, parent: Node, name: bytes) -> bytes:
         """The path of *name* in *parent*, below the mount."""
         return name if parent.id == 1 else parent.path() + b"/" + name
@@ -145,7 +178,10 @@ class Core:
         self.internal_errors += 1
         self.last_error = where
         log.exception("internal error in %s; the operation is answered all the same", where)
-        self.audit.emit(Notice("error", now(), {"where": where, "total": self.internal_errors}))
+        try:
+            self.audit.emit(Notice("error", now(), {"where": where, "total": self.internal_errors}))
+        except Exception:
+            log.exception("nor can the audit log be told of it")
 
     def note(
         self,
@@ -190,7 +226,7 @@ class Core:
         if before is None:
             before = self.nodes.last_seen(st)
         node.seen = seen
-        if before is None or before == seen or node.busy:
+        if before is None or before == seen:
             return
         if node.is_dir and before[3] == seen[3]:  # its times move with every entry
             return
@@ -202,6 +238,24 @@ class Core:
         """Note the state in which the guard itself leaves a file."""
         node.seen = seen_of(st)
         node.setid = st.st_mode & 0o6000 != 0
+
+    def made(self, parent: Node, name: bytes) -> None:
+        """The guard itself has put *name* into *parent*; the watch will report that a name appeared there."""
+        if self.watcher is None:
+            return
+        if len(self._made) >= _MADE_NAMES:
+            self._made.clear()
+        key = (parent.id, name)
+        self._made[key] = (self._made.get(key, (0, 0))[0] + 1, time.monotonic_ns())
+
+    def was_made(self, parent: Node, name: bytes, times: int) -> bool:
+        """Whether the guard accounts for *times* appearances of *name* that the watch reports; they are settled."""
+        count, when = self._made.pop((parent.id, name), (0, 0))
+        if time.monotonic_ns() - when > _MADE_NS:
+            return False
+        if count > times:
+            self._made[parent.id, name] = (count - times, when)
+        return count >= times
 
     def unseen(self, path: bytes, kind: Kind, change: str, before: Seen | None, after: Seen | None) -> None:
         """Log a change that did not come through the mount."""

@@ -64,14 +64,14 @@ class Files(Names, Core):
         wanted = open_flags(flags)
         for parent, name in node.names[-1:]:
             try:
-                fd = self.below.open(name, wanted, dir_fd=self.fds.of(parent))
+                fd = self.open_below(name, wanted, dir_fd=self.fds.of(parent))
             except OSError:
                 break
             st = self.below.fstat(fd)
             if (st.st_dev, st.st_ino) == (node.dev, node.ino):
                 return fd
             os.close(fd)
-        return self.below.open(self.fds.path(node), wanted & ~os.O_NOFOLLOW)
+        return self.open_below(self.fds.path(node), wanted & ~os.O_NOFOLLOW)
 
     def _empty(self, node: Node, fd: int, flags: int, ctx: Context) -> None:
         if flags & os.O_ACCMODE == os.O_RDONLY:
@@ -152,29 +152,14 @@ class Files(Names, Core):
             self.note("read", begin, caller, node.kind, node.path(), errno_, node, offset=offset, size=got)
 
     def write(self, number: int, offset: int, data: bytes) -> int | Later:
-        """Write; an appending handle lands at the end of the file whatever *offset* says."""
+        """Write; an appending handle lands at the end of the file whatever *offset* says.
+
+        A file that was opened with O_SYNC or O_DSYNC is written like any other, and then brought to the disk in a
+        thread before the caller is answered.
+        """
         begin = now()
         handle = self._handle(number)
-        node = handle.node
         caller = self.caller()
-        if handle.sync:
-            node.busy += 1
-
-            def then(written: int) -> int:
-                node.busy -= 1
-                self._wrote(handle, offset, data, written, begin, caller)
-                return written
-
-            def failed(error: OSError) -> None:
-                node.busy -= 1
-                self._not_written(handle, offset, begin, caller, error)
-
-            try:
-                self.gate()
-            except OSError as error:
-                failed(error)
-                raise
-            return Later(lambda: self.below.pwrite(handle.fd, data, offset), then, failed)
         try:
             self.gate()
             written = self.below.pwrite(handle.fd, data, offset)
@@ -182,6 +167,21 @@ class Files(Names, Core):
             self._not_written(handle, offset, begin, caller, error)
             raise
         self._wrote(handle, offset, data, written, begin, caller)
+        if handle.sync is not None:
+            bring: Any = getattr(self.below, handle.sync)
+
+            def failed(error: OSError) -> None:
+                self.note(
+                    "sync",
+                    begin,
+                    caller,
+                    handle.node.kind,
+                    handle.node.path(),
+                    error.errno or errno.EIO,
+                    handle.node,
+                )
+
+            return Later(lambda: bring(handle.fd), lambda _: written, failed)
         return written
 
     def _wrote(
@@ -195,7 +195,7 @@ class Files(Names, Core):
             self.left(node, st)
             if handle.append:
                 offset = st.st_size - written
-            if before is not None and not node.busy:
+            if before is not None:
                 expected = before[0] + written if handle.append else max(before[0], offset + written)
                 if st.st_size != expected:
                     self.unseen(node.path(), node.kind, "modified", before, node.seen)

@@ -58,26 +58,26 @@ class Listings(Attributes):
         if listing.rows is not None and offset > 0:
             self._send(listing.rows, offset, token)
             return None
-        fd = self.below.open(
-            b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(listing.node)
-        )
+        node = listing.node
+        # never a stat of "..": from a directory right below the root it would lead into the mount, to ourselves
+        above = node.names[-1][0].ino if node.names else node.ino
+        fd = self.open_below(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(node))
         if self.below.fstat(fd).st_size >= _LARGE:
 
             def then(rows: list[_Row]) -> None:
                 listing.rows = rows
                 self._send(rows, offset, token)
 
-            return Later(lambda: self._rows(fd), then)
-        listing.rows = self._rows(fd)
+            return Later(lambda: self._rows(fd, above), then)
+        listing.rows = self._rows(fd, above)
         self._send(listing.rows, offset, token)
         return None
 
-    def _rows(self, fd: int) -> list[_Row]:
-        """All names of the directory *fd*, which is closed."""
+    def _rows(self, fd: int, above: int) -> list[_Row]:
+        """All names of the directory *fd*, which is closed; *above* is the inode number of its parent."""
         try:
             here = self.below.fstat(fd)
-            above = self.below.stat(b"..", dir_fd=fd)
-            rows: list[_Row] = [(b".", here.st_ino, stat.S_IFDIR), (b"..", above.st_ino, stat.S_IFDIR)]
+            rows: list[_Row] = [(b".", here.st_ino, stat.S_IFDIR), (b"..", above, stat.S_IFDIR)]
             scan: Any = self.below.scandir  # typeshed: no scandir of a descriptor
             with scan(fd) as entries:
                 for entry in entries:
@@ -105,7 +105,7 @@ class Listings(Attributes):
         listing = self.listings.get(number)
         if listing is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        fd = self.below.open(
+        fd = self.open_below(
             b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(listing.node)
         )
 

@@ -10,17 +10,20 @@ from typing import Any
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Core, Handle, now
 
-_OPEN_STRIPPED = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW
+_OPEN_STRIPPED = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW | os.O_SYNC
 
 
 def open_flags(flags: int) -> int:
-    """The flags for the file below: what names and creates is the guard's business, O_DIRECT would want
-    aligned buffers.
+    """The flags for the file below.
+
+    What names and creates is the guard's business; O_DIRECT would want aligned buffers; O_SYNC (which includes
+    O_DSYNC) would block the loop: see `Files.write`. O_NONBLOCK: should a fifo have taken the name, it must not either.
     """
-    return (flags & ~_OPEN_STRIPPED) | os.O_CLOEXEC | os.O_NOFOLLOW
+    return (flags & ~_OPEN_STRIPPED) | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Names(Core):
@@ -31,15 +34,15 @@ class Names(Core):
         begin = now()
         parent = self.node(parent_id)
         kind = self.kind(name)
-        times = self.timeouts[kind]
         try:
             st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
         except FileNotFoundError:
             self.vanished(parent, name, kind)
             self.note("look", begin, ctx, kind, self.child_path(parent, name), errno.ENOENT)
-            return self.reply.nothing(times.absent)
+            return self.reply.nothing(timeouts(kind, watched=parent.watched).absent)
         node = self._known(parent, name, st, kind)
         self.note("look", begin, ctx, kind, self.child_path(parent, name), 0, node, size=st.st_size)
+        times = self.times(node, st)
         return self.reply.fill(node.id, st, times.entry, times.attributes)
 
     def _known(self, parent: Node, name: bytes, st: os.stat_result, kind: Kind) -> Node:
@@ -47,9 +50,10 @@ class Names(Core):
         before = self.nodes.entry(parent, name)
         if before is not None and (before.dev, before.ino) != (st.st_dev, st.st_ino):
             self.vanished(parent, name, kind, "replaced")
+            self.made(parent, name)  # the watch has yet to report it, and need not
         node = self.nodes.remember(parent, name, st, kind)
-        if node.is_dir and node.nlookup == 1 and self.watcher is not None:
-            self.watcher.add(node, self.fds.path(node))
+        if node.is_dir and not node.watched:
+            self.watch(node)
         self.saw(node, st)
         return node
 
@@ -87,8 +91,9 @@ class Names(Core):
                 self.below.chmod(name, stat.S_IMODE(st.st_mode), dir_fd=directory)
             st = self.below.stat(name, dir_fd=directory, follow_symlinks=False)
         node = self.nodes.remember(parent, name, st, self.kind(name))
-        if node.is_dir and self.watcher is not None:
-            self.watcher.add(node, self.fds.path(node))
+        self.made(parent, name)
+        if node.is_dir:
+            self.watch(node)
         self.left(node, st)
         return node
 
@@ -102,8 +107,9 @@ class Names(Core):
         return ctx.uid, (st.st_gid if parent.st_mode & stat.S_ISGID else ctx.gid)
 
     def _answer(self, node: Node) -> pyfuse3.EntryAttributes:
-        times = self.timeouts[node.kind]
-        return self.reply.fill(node.id, self.stat_node(node), times.entry, times.attributes)
+        st = self.stat_node(node)
+        times = self.times(node, st)
+        return self.reply.fill(node.id, st, times.entry, times.attributes)
 
     def mknod(
         self, parent_id: int, name: bytes, mode: int, rdev: int, ctx: Context
@@ -151,6 +157,7 @@ class Names(Core):
             self.below.link(self.fds.path(node), name, dst_dir_fd=directory, follow_symlinks=True)
             st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
             linked = self.nodes.remember(parent, name, st, self.kind(name))
+            self.made(parent, name)
             self.left(linked, st)
             return linked
 
@@ -170,9 +177,7 @@ class Names(Core):
     def create(
         self, parent_id: int, name: bytes, mode: int, flags: int, ctx: Context
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        """Create and open a file; opens one that appeared below in the meantime, unless O_EXCL asks
-        otherwise.
-        """
+        """Create and open a file."""
         parent = self.node(parent_id)
         opened: list[tuple[int, os.stat_result]] = []
 
@@ -181,25 +186,24 @@ class Names(Core):
             directory = self.fds.of(parent)
             wanted = open_flags(flags)
             try:
-                fd = self.below.open(
-                    name, wanted | os.O_CREAT | os.O_EXCL, stat.S_IMODE(mode), dir_fd=directory
-                )
-                fresh = True
+                create = wanted | os.O_CREAT | os.O_EXCL
+                fd = self.open_below(name, create, stat.S_IMODE(mode), dir_fd=directory)
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise
-                fd = self.below.open(name, wanted | (flags & os.O_TRUNC), dir_fd=directory)
-                fresh = False
+                # made below in the meantime: the kernel looks it up again, and decides who may open it
+                self.forget_entry(parent.id, name)
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
             try:
                 st = self.below.fstat(fd)
-                if fresh:
-                    uid, gid = self._owner(st, ctx, directory)
-                    if (uid, gid) != (st.st_uid, st.st_gid):
-                        self.below.fchown(fd, uid, gid)
-                        if mode & 0o6000:
-                            self.below.fchmod(fd, stat.S_IMODE(st.st_mode))
-                        st = self.below.fstat(fd)
+                uid, gid = self._owner(st, ctx, directory)
+                if (uid, gid) != (st.st_uid, st.st_gid):
+                    self.below.fchown(fd, uid, gid)
+                    if mode & 0o6000:
+                        self.below.fchmod(fd, stat.S_IMODE(st.st_mode))
+                    st = self.below.fstat(fd)
                 node = self.nodes.remember(parent, name, st, self.kind(name))
+                self.made(parent, name)
             except BaseException:
                 os.close(fd)
                 raise
@@ -209,7 +213,7 @@ class Names(Core):
 
         node = self._change("create", parent, name, ctx, act, append=flags & os.O_APPEND != 0)
         fd, st = opened[0]
-        times = self.timeouts[node.kind]
+        times = self.times(node, st)
         return self.handle(fd, node, flags), self.reply.fill(node.id, st, times.entry, times.attributes)
 
     def handle(self, fd: int, node: Node, flags: int) -> pyfuse3.FileInfo:
@@ -310,6 +314,9 @@ class Names(Core):
             self.below.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
         if replaced is not None and replaced is moved:
             return moved  # two links of one file: rename(2) does nothing
+        self.made(target, new_name)
+        if exchange:
+            self.made(source, name)
         self.nodes.unname(source, name)
         self.nodes.unname(target, new_name)
         if moved is not None:
@@ -320,8 +327,11 @@ class Names(Core):
                 self.forget_entry(target.id, new_name)
         if replaced is not None:
             if exchange:
+                other = replaced.kind
                 self.nodes.name(replaced, source, name, self.kind(name))
                 self._settle(replaced)
+                if replaced.kind is not other:
+                    self.forget_entry(source.id, name)
             else:
                 self._lost(replaced)
         return moved
