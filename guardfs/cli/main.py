@@ -71,8 +71,24 @@ def _group() -> click.Group:
     return group
 
 
+def _open_standard_streams() -> None:
+    """Descriptors 0 to 2 must be something: whatever is opened next would become the standard error of the daemon."""
+    import os
+
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = open(os.devnull, "w")  # noqa: SIM115  (for the rest of the process)
+        sys.stdout = sys.stdout or nowhere
+        sys.stderr = sys.stderr or nowhere
+
+
 def main(argv: list[str] | None = None) -> Any:
     """Entry point of the console command; ends the process."""
+    _open_standard_streams()
     args = sys.argv[1:] if argv is None else argv
     if args == ["--version"]:  # no imports: 150 ms is the promise, and scripts ask often
         sys.stdout.write(f"guardfs {__version__}\n")

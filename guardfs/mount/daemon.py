@@ -127,6 +127,7 @@ class Daemon:
         """Long timeouts are for directories whose changes are announced."""
         self.invalidator.start()
         self.filesystem.forget_entry = self.invalidator.entry
+        self.filesystem.forget_node = self.invalidator.node
         if is_remote(self.config.fstype):
             log.warning(
                 "%s is on %s: changes by other hosts are not announced, so names are cached for a second only",

@@ -36,11 +36,10 @@ times a second at most.
 """
 
 _APPEARED = mask.CREATE | mask.MOVED_TO
-_MASK = (
-    _APPEARED | mask.DELETE | mask.MOVED_FROM | mask.MODIFY | mask.ATTRIB | mask.ONLYDIR | mask.EXCL_UNLINK
-)
+_DISAPPEARED = mask.DELETE | mask.MOVED_FROM
+_MASK = _APPEARED | _DISAPPEARED | mask.MODIFY | mask.ATTRIB | mask.ONLYDIR | mask.EXCL_UNLINK
 
-_Change = tuple[int, bytes, int]  # node id of the directory, name, how often the name appeared
+_Change = tuple[int, bytes, int, int]  # node id of the directory, name, how often it appeared and disappeared
 
 
 class Invalidator:
@@ -148,7 +147,7 @@ class Watch:
                 return
             if not events or self._stopping:
                 continue
-            changes: dict[tuple[int, bytes], int] = {}
+            changes: dict[tuple[int, bytes], list[int]] = {}
             overflow = False
             for watch, bits, _, name in events:
                 if bits & mask.Q_OVERFLOW:
@@ -157,12 +156,14 @@ class Watch:
                 if node is None or not name:
                     continue
                 key = (node, os.fsencode(name))
-                changes[key] = changes.get(key, 0) + (bits & _APPEARED != 0)
+                counts = changes.setdefault(key, [0, 0])
+                counts[0] += bits & _APPEARED != 0
+                counts[1] += bits & _DISAPPEARED != 0
             try:
                 if overflow:
                     self._post(self._everything)
                 elif changes:
-                    batch = [(node, name, appeared) for (node, name), appeared in changes.items()]
+                    batch = [(*key, *counts) for key, counts in changes.items()]
                     self._post(lambda batch=batch: self._compare(batch))  # type: ignore[misc]
             except Exception:
                 log.debug("the loop has ended; the watch ends too")
@@ -171,35 +172,38 @@ class Watch:
     def _everything(self) -> None:
         """Events were lost: whatever is known may have changed."""
         log.warning("more changes below the mount than inotify could hold: every known name is checked")
-        self._compare([(parent, name, 0) for parent, name in self._core.nodes.entries()])
+        self._compare([(parent, name, 0, 0) for parent, name in self._core.nodes.entries()])
 
     def _compare(self, changes: list[_Change]) -> None:
         """On the loop: look at each name, log what somebody else changed, and queue what the kernel must
         forget.
         """
         touched: set[int] = set()
-        for parent_id, name, appeared in changes:
+        for parent_id, name, appeared, gone in changes:
             try:
-                if self._compare_one(parent_id, name, appeared):
+                if self._compare_one(parent_id, name, appeared, gone):
                     touched.add(parent_id)
             except Exception:
                 self._core.internal_error("watch")
         for node_id in touched:
             self._invalidator.node(node_id)
 
-    def _compare_one(self, parent_id: int, name: bytes, appeared: int) -> bool:
+    def _compare_one(self, parent_id: int, name: bytes, appeared: int, gone: int) -> bool:
         """Whether the directory itself has changed, by another's hand."""
         core = self._core
         parent = core.nodes.get(parent_id)
         if parent is None:
             return False
         known = core.nodes.entry(parent, name)
-        foreign = appeared > 0 and not core.was_made(parent, name, appeared)
+        foreign = appeared > 0 and not core.expected(parent, name, appeared)
+        taken = gone > 0 and not core.expected(parent, name, gone, gone=True)
         try:
             st = core.below.stat(name, dir_fd=core.fds.of(parent), follow_symlinks=False)
         except OSError:
             if known is None:
-                return False  # made and removed by the guard, or before anybody looked
+                if taken and not foreign:  # one that was there before, and that nobody has looked at
+                    core.unseen(core.child_path(parent, name), core.kind(name), "removed", None, None)
+                return taken
             core.vanished(parent, name, core.kind(name), "removed")
             self._invalidator.entry(parent_id, name)
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import NamedTuple
 
 import pytest
 
+from guardfs.mount import libc
 from tests.conftest import watched
 from tests.support.guard import Event, Guard
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.mount
 
+AT_FDCWD = -100
 SOON = 20.0
 """Deadline for what should take a fraction of a second; no test asserts how long it took."""
 
@@ -226,6 +229,100 @@ def test_a_subdirectory_is_listed_after_its_parent_has_changed(pair: Pair) -> No
         (pair.seen / name).mkdir()
         (pair.seen / name / "f").touch()
         assert os.listdir(pair.seen / name) == ["f"]
+
+
+def test_a_file_that_was_listed_and_never_looked_at_is_removed_below(pair: Pair) -> None:
+    (pair.below / "listed.txt").write_text("x")
+    wait_for(lambda: "listed.txt" in os.listdir(pair.seen), "the file to be listed", SOON)
+    os.listdir(pair.seen)
+    settle(pair)
+    (pair.below / "listed.txt").unlink()
+    wait_for(lambda: "listed.txt" not in os.listdir(pair.seen), "the file to be gone from the list", SOON)
+    settle(pair)
+    assert [event["change"] for event in pair.unseen("listed.txt")] == ["created", "removed"]
+
+
+def test_a_directory_renamed_below_while_it_is_in_use_is_still_watched(pair: Pair) -> None:
+    (pair.seen / "a").mkdir()
+    (pair.seen / "a" / "f").write_text("one")
+    user = os.open(pair.seen / "a", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        settle(pair)
+        (pair.below / "a").rename(pair.below / "b")
+        wait_for(lambda: content(pair.seen / "b" / "f") == "one", "the new name", SOON)
+    finally:
+        os.close(user)
+    wait_for(lambda: content(pair.seen / "a" / "f") is None, "the old name to be gone", SOON)
+    (pair.below / "b" / "f").write_text("two longer")
+    wait_for(lambda: content(pair.seen / "b" / "f") == "two longer", "the change", SOON)
+    (pair.below / "b" / "g").write_text("new")
+    wait_for(lambda: "g" in os.listdir(pair.seen / "b"), "the new file", SOON)
+
+
+def test_an_exchange_makes_a_transcript_of_what_was_none_at_once(pair: Pair) -> None:
+    (pair.seen / "e.jsonl").write_text("transcript\n")
+    (pair.seen / "e.tmp").write_text("other\n")
+    (pair.seen / "e.tmp").stat()
+    names = os.fsencode(pair.seen / "e.jsonl"), os.fsencode(pair.seen / "e.tmp")
+    libc.rename(AT_FDCWD, names[0], AT_FDCWD, names[1], libc.RENAME_EXCHANGE)
+
+    def looked() -> bool:
+        count = len(pair.guard.settle())
+        for _ in range(3):
+            (pair.seen / "e.jsonl").stat()
+        return [e["op"] for e in pair.guard.settle()[count:] if e["path"] == "e.jsonl"].count("look") >= 3
+
+    wait_for(looked, "looks at the new transcript to be logged", SOON)
+
+
+def test_a_link_that_lies_elsewhere_changes_a_file(pair: Pair) -> None:
+    (pair.below / "unwatched").mkdir()  # nobody looks at it through the mount
+    elsewhere = pair.below / "unwatched" / "h"
+    (pair.seen / "h.txt").write_text("1")
+    os.link(pair.below / "h.txt", elsewhere)
+    wait_for(lambda: (pair.seen / "h.txt").stat().st_nlink == 2, "the link to be seen", SOON)
+    elsewhere.write_text("three")
+    wait_for(lambda: content(pair.seen / "h.txt") == "three", "the change", SOON)
+
+
+def test_a_fifo_that_takes_a_name_below_holds_nobody_up(pair: Pair) -> None:
+    with pytest.raises(FileNotFoundError):
+        (pair.seen / "p.txt").stat()
+    os.mkfifo(pair.below / "p.txt")
+    done = subprocess.run(
+        ["timeout", "20", "sh", "-c", f"exec 3<> {pair.seen}/p.txt"], check=False, timeout=60
+    )  # read and write: a fifo opens at once
+    assert done.returncode == 0
+    assert (pair.seen).is_dir()
+
+
+def test_a_file_made_below_is_opened_by_those_only_who_may(pair: Pair) -> None:
+    """A name that the kernel believes to be absent is created; what has appeared meanwhile has its own mode."""
+    pair.seen.chmod(0o777)
+    program = (
+        "import os, sys\n"
+        "os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n"
+        "path, below = sys.argv[1:]\n"
+        "try: os.stat(path)\n"
+        "except FileNotFoundError: pass\n"
+        "print('ready', flush=True); input()\n"
+        "try: print(os.read(os.open(path, os.O_RDONLY | os.O_CREAT, 0o666), 100))\n"
+        "except PermissionError: print('refused')\n"
+    )
+    for number in range(5):
+        name = f"secret-{number}"
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(pair.seen / name), str(pair.below / name)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout is not None and child.stdin is not None
+            assert child.stdout.readline() == "ready\n"
+            fd = os.open(pair.below / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(fd, b"secret")
+            os.close(fd)
+            assert child.communicate("\n", timeout=30)[0] == "refused\n"
 
 
 def test_a_directory_renamed_below(pair: Pair) -> None:

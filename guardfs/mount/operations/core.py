@@ -28,9 +28,9 @@ log = logging.getLogger("guardfs.mount")
 
 now = time.time_ns
 
-_MADE_NAMES = 8192
-_MADE_NS = 5_000_000_000
-"""How long the report of a name that the guard has made may take; later it must be another's."""
+_EXPECTED_NAMES = 8192
+_EXPECTED_NS = 5_000_000_000
+"""How long the report of what the guard itself has done may take; later it must be about another's doing."""
 
 
 class Context(Protocol):
@@ -121,9 +121,10 @@ class Core:
         self.internal_errors = 0
         self.last_error = ""
         self.unseen_changes = 0
-        self._made: dict[tuple[int, bytes], tuple[int, int]] = {}
+        self._expected: dict[tuple[int, bytes, bool], tuple[int, int]] = {}
         self.ids = (os.geteuid(), os.getegid())
         self.forget_entry: Callable[[int, bytes], None] = lambda parent, name: None
+        self.forget_node: Callable[[int], None] = lambda node: None
         self.status: Callable[[], bytes] = lambda: b"{}"
 
     def node(self, node_id: int) -> Node:
@@ -239,22 +240,23 @@ class Core:
         node.seen = seen_of(st)
         node.setid = st.st_mode & 0o6000 != 0
 
-    def made(self, parent: Node, name: bytes) -> None:
-        """The guard itself has put *name* into *parent*; the watch will report that a name appeared there."""
+    def expect(self, parent: Node, name: bytes, *, gone: bool = False) -> None:
+        """The guard itself has put *name* into *parent*, or taken it away, or has told of it already: the watch will
+        report it, and need not be believed."""
         if self.watcher is None:
             return
-        if len(self._made) >= _MADE_NAMES:
-            self._made.clear()
-        key = (parent.id, name)
-        self._made[key] = (self._made.get(key, (0, 0))[0] + 1, time.monotonic_ns())
+        if len(self._expected) >= _EXPECTED_NAMES:
+            self._expected.clear()
+        key = (parent.id, name, gone)
+        self._expected[key] = (self._expected.get(key, (0, 0))[0] + 1, time.monotonic_ns())
 
-    def was_made(self, parent: Node, name: bytes, times: int) -> bool:
-        """Whether the guard accounts for *times* appearances of *name* that the watch reports; they are settled."""
-        count, when = self._made.pop((parent.id, name), (0, 0))
-        if time.monotonic_ns() - when > _MADE_NS:
+    def expected(self, parent: Node, name: bytes, times: int, *, gone: bool = False) -> bool:
+        """Whether *times* reports of the watch on *name* were expected; they are settled."""
+        count, when = self._expected.pop((parent.id, name, gone), (0, 0))
+        if time.monotonic_ns() - when > _EXPECTED_NS:
             return False
         if count > times:
-            self._made[parent.id, name] = (count - times, when)
+            self._expected[parent.id, name, gone] = (count - times, when)
         return count >= times
 
     def unseen(self, path: bytes, kind: Kind, change: str, before: Seen | None, after: Seen | None) -> None:

@@ -37,7 +37,7 @@ class Names(Core):
         try:
             st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
         except FileNotFoundError:
-            self.vanished(parent, name, kind)
+            self._notice(parent, name, kind)
             self.note("look", begin, ctx, kind, self.child_path(parent, name), errno.ENOENT)
             return self.reply.nothing(timeouts(kind, watched=parent.watched).absent)
         node = self._known(parent, name, st, kind)
@@ -49,13 +49,22 @@ class Names(Core):
         """The node behind *name*, now that a stat has shown which file it is."""
         before = self.nodes.entry(parent, name)
         if before is not None and (before.dev, before.ino) != (st.st_dev, st.st_ino):
-            self.vanished(parent, name, kind, "replaced")
-            self.made(parent, name)  # the watch has yet to report it, and need not
+            self._notice(parent, name, kind, "replaced")
         node = self.nodes.remember(parent, name, st, kind)
         if node.is_dir and not node.watched:
             self.watch(node)
         self.saw(node, st)
         return node
+
+    def _notice(self, parent: Node, name: bytes, kind: Kind, change: str = "removed") -> None:
+        """A handler has found out before the watch reports it: tell, and let the kernel forget its list of names."""
+        if self.nodes.entry(parent, name) is None:
+            return
+        self.vanished(parent, name, kind, change)
+        self.expect(parent, name, gone=True)
+        if change == "replaced":
+            self.expect(parent, name)
+        self.forget_node(parent.id)
 
     def vanished(self, parent: Node, name: bytes, kind: Kind, change: str = "removed") -> None:
         """*name* was known and is not there any more, and it was not the guard that removed it."""
@@ -91,7 +100,7 @@ class Names(Core):
                 self.below.chmod(name, stat.S_IMODE(st.st_mode), dir_fd=directory)
             st = self.below.stat(name, dir_fd=directory, follow_symlinks=False)
         node = self.nodes.remember(parent, name, st, self.kind(name))
-        self.made(parent, name)
+        self.expect(parent, name)
         if node.is_dir:
             self.watch(node)
         self.left(node, st)
@@ -157,7 +166,7 @@ class Names(Core):
             self.below.link(self.fds.path(node), name, dst_dir_fd=directory, follow_symlinks=True)
             st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
             linked = self.nodes.remember(parent, name, st, self.kind(name))
-            self.made(parent, name)
+            self.expect(parent, name)
             self.left(linked, st)
             return linked
 
@@ -203,7 +212,7 @@ class Names(Core):
                         self.below.fchmod(fd, stat.S_IMODE(st.st_mode))
                     st = self.below.fstat(fd)
                 node = self.nodes.remember(parent, name, st, self.kind(name))
-                self.made(parent, name)
+                self.expect(parent, name)
             except BaseException:
                 os.close(fd)
                 raise
@@ -250,8 +259,9 @@ class Names(Core):
         try:
             call(name, dir_fd=self.fds.of(parent))
         except FileNotFoundError:
-            self.vanished(parent, name, self.kind(name))
+            self._notice(parent, name, self.kind(name))
             raise
+        self.expect(parent, name, gone=True)
         self.nodes.unname(parent, name)
         if node is not None:
             self._lost(node)
@@ -314,9 +324,11 @@ class Names(Core):
             self.below.rename(name, new_name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
         if replaced is not None and replaced is moved:
             return moved  # two links of one file: rename(2) does nothing
-        self.made(target, new_name)
+        self.expect(source, name, gone=True)
+        self.expect(target, new_name)
         if exchange:
-            self.made(source, name)
+            self.expect(target, new_name, gone=True)
+            self.expect(source, name)
         self.nodes.unname(source, name)
         self.nodes.unname(target, new_name)
         if moved is not None:
