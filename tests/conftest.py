@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,11 @@ StartGuard = Callable[..., Guard]
 HUNG_SECONDS = 7200.0 if FULL else 240.0
 """After which a test on a mount counts as hung. A call that a guard does not answer cannot be interrupted, so
 the connection is broken then, and the test fails instead of standing still for ever."""
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started in the background by a shell; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile(
     "guardfs",

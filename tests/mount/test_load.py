@@ -23,10 +23,14 @@ SOAK_SECONDS = int(os.environ.get("GUARDFS_SOAK_SECONDS", "1800"))
 
 STRESSORS = (
     "access acl chattr chdir chmod chown dentry dir dirdeep dirmany dup fallocate fcntl fiemap file-ioctl filename "
-    "flock flushcache fpunch fsize fstat getdent handle hdd inotify io iomix link locka lockf lockofd metamix open "
+    "flock flushcache fpunch fstat getdent handle hdd inotify io iomix link locka lockf lockofd metamix open "
     "readahead rename revio seek sendfile sync-file symlink touch unlink utime verity xattr"
 ).split()
-"""Members of stress-ng's filesystem class that work in the directory they are given."""
+"""Members of stress-ng's filesystem class that work in the directory they are given.
+
+Not fsize: it expects of fallocate(2) an error that glibc's imitation, used where there is none, does not always give
+(over bindfs it fails likewise).
+"""
 
 
 def _known(stressor: str) -> bool:
@@ -161,3 +165,25 @@ def test_short_load_leaves_a_whole_log(guard: Guard) -> None:
     report = verify(str(guard.audit), str(guard.state / "audit.head"))
     assert report.ok and not report.problems, report
     assert not guard.events(lambda event: event["op"] in ("unseen", "gap", "error"))
+
+
+def test_what_a_thread_has_made_or_removed_it_finds_so_in_the_next_list(guard: Guard) -> None:
+    """Several readers of one directory at once, while names come and go."""
+    wrong: list[str] = []
+
+    def work(number: int) -> None:
+        for turn in range(400):
+            name = f"{number}-{turn}.txt"
+            (guard.directory / name).touch()
+            if name not in os.listdir(guard.directory):
+                wrong.append(f"{name} is missing")
+            (guard.directory / name).unlink()
+            if name in os.listdir(guard.directory):
+                wrong.append(f"{name} is still there")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

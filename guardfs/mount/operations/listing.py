@@ -24,14 +24,16 @@ _Row = tuple[bytes, int, int]  # name, inode, file type bits of a mode
 
 
 class Listing:
-    """An open directory: the node, and its names as they were when the list was begun (POSIX allows no more
-    than that).
+    """An open directory: the node, and its names as they were when the list was begun (POSIX promises no more).
+
+    kept: the kernel may keep the list for later readers.
     """
 
-    __slots__ = ("node", "rows")
+    __slots__ = ("kept", "node", "rows")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, kept: bool) -> None:
         self.node = node
+        self.kept = kept
         self.rows: list[_Row] | None = None
 
 
@@ -45,9 +47,13 @@ class Listings(Attributes):
         node = self.node(node_id)
         number = self.next_handle
         self.next_handle += 1
-        self.listings[number] = Listing(node)
-        if self.watcher is not None:
+        # One at a time: the kernel joins what several readers are sent into one list, and may take an old part for a
+        # new one. What is kept needs announcements, too.
+        kept = node.watched and node.id not in self._kept
+        if kept:
+            self._kept.add(node.id)
             cache_listing(self.request)
+        self.listings[number] = Listing(node, kept=kept)
         if self.audit.wants("list", node.kind):
             self.note("list", now(), ctx, node.kind, node.path(), 0, node)
         return number
@@ -98,7 +104,9 @@ class Listings(Attributes):
 
     def releasedir(self, number: int) -> None:
         """The list is closed."""
-        self.listings.pop(number, None)
+        listing = self.listings.pop(number, None)
+        if listing is not None and listing.kept:
+            self._kept.discard(listing.node.id)
 
     def fsyncdir(self, number: int, datasync: bool) -> Later:
         """Bring a directory to the disk, in a thread."""
