@@ -3,19 +3,13 @@ mounted."""
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from guardfs.audit.chain import HEAD_NAME
+from guardfs.cli.status import read_status
 from guardfs.errors import GuardError
-
-FSTYPE = "fuse.guardfs"
-STATUS = "user.guardfs.status"
-
-_OCTAL = re.compile(r"\\([0-7]{3})")
+from guardfs.mount import device
 
 
 class Log(NamedTuple):
@@ -25,48 +19,6 @@ class Log(NamedTuple):
     file: str
     head: str | None
     mount: str | None
-
-
-def mounts(mountinfo: str = "/proc/self/mountinfo") -> list[str]:
-    """Directories that a guard is mounted on, oldest mount first. Source: proc_pid_mountinfo(5), the part
-    after `` - ``."""
-    try:
-        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
-    except OSError as error:
-        raise GuardError(f"{mountinfo}: {error.strerror}", "mount /proc") from error
-    found: list[str] = []
-    for line in text.splitlines():
-        before, _, after = line.partition(" - ")
-        if after.split(" ", 1)[0] == FSTYPE:
-            point = before.split(" ")[4].encode("utf-8", "surrogateescape").decode("latin-1")
-            point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), point)
-            path = os.fsdecode(point.encode("latin-1"))
-            if path not in found:
-                found.append(path)
-    return found
-
-
-def status(mount: str) -> dict[str, Any]:
-    """What the guard on *mount* says of itself. Raises GuardError if it does not answer or answers something
-    else."""
-    try:
-        found = json.loads(os.getxattr(mount, STATUS))
-    except OSError as error:
-        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            raise GuardError(
-                f"{mount}: its guard has died", f"unmount it with `guardfs unmount {mount}`"
-            ) from error
-        raise GuardError(
-            f"{mount}: the guard does not answer: {error.strerror}", "name the log with --audit FILE"
-        ) from error
-    except ValueError as error:
-        raise GuardError(
-            f"{mount}: the guard's status is not JSON", "name the log with --audit FILE"
-        ) from error
-    if not isinstance(found, dict):
-        raise GuardError(f"{mount}: the guard's status is not understood", "name the log with --audit FILE")
-    return found
 
 
 def find(directory: str | None = None, audit: str | None = None) -> list[Log]:
@@ -79,7 +31,7 @@ def find(directory: str | None = None, audit: str | None = None) -> list[Log]:
         if os.path.isdir(audit):
             raise GuardError(f"{audit}: is a directory", "give the file that the guard writes (its --audit)")
         return [Log(audit, None, None)]
-    present = mounts()
+    present = list(dict.fromkeys(guard.path for guard in device.guards()))
     if directory is not None:
         real = os.path.realpath(directory)
         above = [mount for mount in present if real == mount or real.startswith(mount.rstrip("/") + "/")]
@@ -105,7 +57,7 @@ def find(directory: str | None = None, audit: str | None = None) -> list[Log]:
 
 
 def _log_of(mount: str) -> Log:
-    found = status(mount)
+    found = read_status(mount)
     audit, state = found.get("audit"), found.get("state")
     file = audit.get("file") if isinstance(audit, dict) else None
     if not isinstance(file, str) or not file:

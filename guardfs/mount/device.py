@@ -45,11 +45,11 @@ def _unescape(field: str) -> str:
     return os.fsdecode(b"".join(out))
 
 
-def mounts() -> list[Mount]:
-    """Every mount of this mount namespace, oldest first."""
+def mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
+    """Every mount of this mount namespace, oldest first (proc_pid_mountinfo(5))."""
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
+    with open(table, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
             left, _, right = line.rstrip("\n").partition(" - ")
             head, tail = left.split(" "), right.split(" ")
             found.append(
@@ -73,9 +73,9 @@ def mount_at(path: str) -> Mount | None:
     return last
 
 
-def guards() -> list[Mount]:
+def guards(table: str = "/proc/self/mountinfo") -> list[Mount]:
     """All guardfs mounts."""
-    return [entry for entry in mounts() if entry.fstype == FSTYPE]
+    return [entry for entry in mounts(table) if entry.fstype == FSTYPE]
 
 
 def is_guard(path: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from guardfs.cli.logs import mounts
+from guardfs.mount.device import guards
 from tests.unit.audit_tools import CRON, append, make_log, operation, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -142,4 +142,4 @@ def test_mounts_are_found_by_their_type_and_unescaped(tmp_path: Path) -> None:
         b"36 35 0:32 / /a\\040b/\xc3\xa9 rw,relatime shared:1 - fuse.guardfs guardfs rw\n"
         b"37 35 0:33 / /c rw - fuse.other x rw\n38 35 0:34 / /d rw - fuse.guardfs guardfs rw\n"
     )
-    assert mounts(str(info)) == ["/a b/é", "/d"]
+    assert [guard.path for guard in guards(str(info))] == ["/a b/é", "/d"]

@@ -12,7 +12,7 @@ import pyfuse3
 from guardfs.mount import libc
 from guardfs.mount.nodes import ROOT_ID, Node
 from guardfs.mount.operations.core import Context, now
-from guardfs.mount.operations.files import Files
+from guardfs.mount.operations.files import Files, without_set_id
 
 STATUS = b"user.guardfs.status"
 _ATIME_NOW, _MTIME_NOW = 1 << 7, 1 << 8  # FUSE_SET_ATTR_*_NOW of <fuse_lowlevel.h>
@@ -109,10 +109,7 @@ class Attributes(Files):
     def _drop_set_id_by_path(self, path: bytes, ctx: Context) -> None:
         st = self.below.stat(path)
         if st.st_mode & 0o6000 and ctx.uid != 0:
-            mode = stat.S_IMODE(st.st_mode) & ~stat.S_ISUID
-            if mode & stat.S_IXGRP:
-                mode &= ~stat.S_ISGID
-            self.below.chmod(path, mode)
+            self.below.chmod(path, without_set_id(st.st_mode))
 
     def readlink(self, node_id: int, ctx: Context) -> bytes:
         """The target of a symbolic link."""

@@ -22,6 +22,13 @@ def _access(flags: int) -> str:
     return ("read", "write", "read-write", "path")[flags & os.O_ACCMODE]
 
 
+def without_set_id(mode: int) -> int:
+    """The permission bits of *mode* after a change by anybody but root; set-group-id without group execution means
+    something else (inode(7))."""
+    mode = stat.S_IMODE(mode) & ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+
+
 class Files(Names, Core):
     """open, read, write, fsync, flush, release."""
 
@@ -88,9 +95,7 @@ class Files(Names, Core):
         """
         if not st.st_mode & 0o6000 or ctx.uid == 0 or not stat.S_ISREG(st.st_mode):
             return
-        mode = stat.S_IMODE(st.st_mode) & ~stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            mode &= ~stat.S_ISGID
+        mode = without_set_id(st.st_mode)
         if mode != stat.S_IMODE(st.st_mode):
             self.below.fchmod(fd, mode)
             self.left(node, self.below.fstat(fd))
