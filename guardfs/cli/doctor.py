@@ -109,6 +109,9 @@ def _helper() -> Check:
     if not helper.setuid:
         mend = f"chmod u+s {helper.path}, or mount as root"
         return Check("fusermount3", "warning" if root else "error", f"{version}, not set-uid root", mend)
+    if not root and not os.path.exists("/etc/mtab"):
+        detail = f"{version}, but it cannot unmount without /etc/mtab"
+        return Check("fusermount3", "error", detail, "as root: ln -s /proc/self/mounts /etc/mtab")
     if not root and facts.self_status("NoNewPrivs") == "1":
         detail = f"{version}, but no_new_privs is set: set-uid programs get no rights"
         mend = "start without no_new_privs (systemd: NoNewPrivileges=no), or as root"

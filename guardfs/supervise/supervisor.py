@@ -50,10 +50,10 @@ class Settings(msgspec.Struct, frozen=True):
 
 def say(text: str) -> None:
     """One line to the operator."""
+    line = f"guardfs: {text}\n".encode("utf-8", "backslashreplace")
     try:
-        sys.stderr.write(f"guardfs: {text}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # nobody listens; that must never keep a mount from its end
+        os.write(2, line)  # past Python's buffer, which would fail once more at exit, and change its status
+    except OSError:  # nobody listens; that must never keep a mount from its end
         pass
 
 
