@@ -113,7 +113,7 @@ class Core:
         self.watcher: Watcher | None = None
         self.handles: dict[int, Handle] = {}
         self.listings: dict[int, Any] = {}
-        self._kept: set[int] = set()  # nodes of which an open listing is being kept by the kernel
+        self._kept: dict[int, list[Any]] = {}  # by node id: open listings that the kernel keeps
         self.next_handle = 1
         self.reply = Entry()
         self.request: object = None  # pyfuse3's container of the request that is being answered

@@ -26,14 +26,17 @@ _Row = tuple[bytes, int, int]  # name, inode, file type bits of a mode
 class Listing:
     """An open directory: the node, and its names as they were when the list was begun (POSIX promises no more).
 
-    kept: the kernel may keep the list for later readers.
+    opener: the thread that opened it. kept: the kernel may keep the list for later readers. reading: begun, and not
+    at its end yet.
     """
 
-    __slots__ = ("kept", "node", "rows")
+    __slots__ = ("kept", "node", "opener", "reading", "rows")
 
-    def __init__(self, node: Node, *, kept: bool) -> None:
+    def __init__(self, node: Node, opener: int) -> None:
         self.node = node
-        self.kept = kept
+        self.opener = opener
+        self.kept = False
+        self.reading = False
         self.rows: list[_Row] | None = None
 
 
@@ -47,23 +50,38 @@ class Listings(Attributes):
         node = self.node(node_id)
         number = self.next_handle
         self.next_handle += 1
-        # One at a time: the kernel joins what several readers are sent into one list, and may take an old part for a
-        # new one. What is kept needs announcements, too.
-        kept = node.watched and node.id not in self._kept
-        if kept:
-            self._kept.add(node.id)
+        listing = self.listings[number] = Listing(node, ctx.pid)
+        if node.watched and self._may_be_kept(listing):
+            listing.kept = True
+            self._kept.setdefault(node.id, []).append(listing)
             cache_listing(self.request)
-        self.listings[number] = Listing(node, kept=kept)
         if self.audit.wants("list", node.kind):
             self.note("list", now(), ctx, node.kind, node.path(), 0, node)
         return number
+
+    def _may_be_kept(self, listing: Listing) -> bool:
+        """One reader at a time: the kernel joins what several are sent into one list, and may take an old part for a
+        new one. A thread that has the directory open already and does not read there cannot be in its own way."""
+        others = self._kept.get(listing.node.id, ())
+        return all(other.opener == listing.opener and not other.reading for other in others)
+
+    def _begin_reading(self, listing: Listing) -> None:
+        listing.reading = True
+        if listing.kept and any(
+            other.reading and other is not listing for other in self._kept[listing.node.id]
+        ):
+            self.forget_node(
+                listing.node.id
+            )  # a descriptor was handed on, and two are read at once after all
 
     def readdir(self, number: int, offset: int, token: Any) -> Later | None:
         """Send names from *offset* on, as many as the kernel has room for."""
         listing: Listing = self.listings[number]
         if listing.rows is not None and offset > 0:
+            listing.reading = offset < len(listing.rows)
             self._send(listing.rows, offset, token)
             return None
+        self._begin_reading(listing)
         node = listing.node
         # never a stat of "..": from a directory right below the root it would lead into the mount, to ourselves
         above = node.names[-1][0].ino if node.names else node.ino
@@ -106,7 +124,10 @@ class Listings(Attributes):
         """The list is closed."""
         listing = self.listings.pop(number, None)
         if listing is not None and listing.kept:
-            self._kept.discard(listing.node.id)
+            others = self._kept[listing.node.id]
+            others.remove(listing)
+            if not others:
+                del self._kept[listing.node.id]
 
     def fsyncdir(self, number: int, datasync: bool) -> Later:
         """Bring a directory to the disk, in a thread."""
