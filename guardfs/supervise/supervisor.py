@@ -307,12 +307,12 @@ class Supervisor:
                 elif number in (signal.SIGTERM, signal.SIGINT):
                     return self.stop()
             if self.daemon.poll() is not None:
-                if (
-                    command is not None
-                    and command.poll() is None
-                    and not device.is_top(self.settings.sessions, self.device)
-                ):
-                    say(f"{self.settings.sessions} was unmounted; the command goes on unguarded")
+                if command is not None and not device.is_top(self.settings.sessions, self.device):
+                    ended = command.poll() is not None  # both at once: its status counts all the same
+                    say(
+                        f"{self.settings.sessions} was unmounted"
+                        + ("" if ended else "; the command goes on unguarded")
+                    )
                     return _exit_status(self._outlive(command, forward))
                 return self._daemon_ended(command, forward)
             if command is not None and command.poll() is not None:
