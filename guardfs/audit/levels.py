@@ -7,7 +7,6 @@ from typing import Literal
 from guardfs.audit.event import Kind
 
 Level = Literal["changes", "transcripts", "all"]
-LEVELS: tuple[Level, ...] = ("changes", "transcripts", "all")
 
 # fmt: off
 CHANGES = frozenset((

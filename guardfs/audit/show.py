@@ -15,7 +15,7 @@ from typing import Any
 
 from guardfs.audit.levels import CHANGES
 
-RED, YELLOW, GREEN, CYAN, DIM, BOLD = "31", "33", "32", "36", "2", "1"
+RED, YELLOW, GREEN, CYAN, DIM = "31", "33", "32", "36", "2"
 
 _UUID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")

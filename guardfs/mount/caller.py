@@ -39,9 +39,6 @@ _libfuse = ctypes.CDLL(_loaded_libfuse())
 _ctx = _libfuse.fuse_req_ctx
 _ctx.argtypes = (ctypes.c_void_p,)
 _ctx.restype = ctypes.c_void_p
-_interrupted = _libfuse.fuse_req_interrupted
-_interrupted.argtypes = (ctypes.c_void_p,)
-_interrupted.restype = ctypes.c_int
 _reply_err = _libfuse.fuse_reply_err
 _reply_err.argtypes = (ctypes.c_void_p, ctypes.c_int)
 _reply_err.restype = ctypes.c_int
@@ -55,11 +52,6 @@ def caller_of(container: object) -> Caller:
     """The caller of the request in *container*; valid until the request is answered."""
     words = _words_at(_ctx(request_of(container)))
     return Caller(words[0], words[1], words[2], words[3])
-
-
-def interrupted(container: object) -> bool:
-    """Whether the caller was interrupted by a signal while it waits for the answer."""
-    return bool(_interrupted(request_of(container)))
 
 
 def reply_error(request: int, errno: int) -> None:

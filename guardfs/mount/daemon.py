@@ -99,14 +99,12 @@ class Daemon:
         self.dispatcher = Dispatcher(self.filesystem)
         self.invalidator = Invalidator()
         self.watch: Watch | None = None
-        self._plug: socket.socket | None = None
         self._stopped = False
 
     def _connect(self) -> RequestLoop:
         """Let libfuse begin on a socket that holds the made-up INIT."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.send(protocol.made_up_init(self.config.agreement))
-        self._plug = ours
         number = theirs.detach()
         check_layout()
         pyfuse3.init(Operations(self.filesystem), f"/dev/fd/{number}", set())

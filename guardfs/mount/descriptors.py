@@ -28,7 +28,6 @@ class Descriptors:
         root.fd = root_fd
         root.pinned = True
         self.pinned = 0
-        self.reopened = 0
 
     def __len__(self) -> int:
         return len(self._lru) + self.pinned
@@ -68,7 +67,6 @@ class Descriptors:
                 continue
             st = os.fstat(fd)
             if (st.st_dev, st.st_ino) == (node.dev, node.ino):
-                self.reopened += 1
                 return fd
             os.close(fd)
         for open_fd in node.opened:

@@ -15,8 +15,7 @@ RENAME_NOREPLACE = 1  # <linux/fs.h>
 RENAME_EXCHANGE = 2
 MNT_DETACH = 2  # <sys/mount.h>
 UMOUNT_NOFOLLOW = 8
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-PR_SET_NAME = 15
+PR_SET_NAME = 15  # <linux/prctl.h>
 
 _AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
