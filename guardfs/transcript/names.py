@@ -1,8 +1,7 @@
 """Which file names are transcripts, which are their locks. Pure.
 
-The defaults are those of OpenClaw's sessions directory: transcripts are `*.jsonl`; a trajectory, a
-checkpoint and what was renamed away (`.jsonl.reset.<time>`) are not; the lock of a transcript has `.lock`
-appended.
+A policy says it, in `[transcripts]`: in OpenClaw's sessions directory transcripts are `*.jsonl`; a trajectory, a
+checkpoint and what was renamed away (`.jsonl.reset.<time>`) are not; the lock of a transcript has `.lock` appended.
 """
 
 from __future__ import annotations
@@ -12,10 +11,7 @@ import re
 from collections.abc import Iterable
 
 from guardfs.audit.event import Kind
-
-INCLUDE = ("*.jsonl",)
-EXCLUDE = ("*.trajectory.jsonl", "*.checkpoint.*.jsonl")
-LOCK = "{transcript}.lock"
+from guardfs.policy.model import Transcripts
 
 _REMEMBERED = 2048
 
@@ -29,12 +25,11 @@ def _compile(globs: Iterable[str]) -> re.Pattern[bytes]:
 class NameRules:
     """Sorts names (without directories) into transcripts, locks and others; answers are remembered."""
 
-    def __init__(
-        self, include: Iterable[str] = INCLUDE, exclude: Iterable[str] = EXCLUDE, lock: str = LOCK
-    ) -> None:
-        self._include = _compile(include)
-        self._exclude = _compile(exclude)
-        prefix, _, suffix = lock.partition("{transcript}")
+    def __init__(self, transcripts: Transcripts) -> None:
+        self._include = _compile(transcripts.include)
+        self._exclude = _compile(transcripts.exclude)
+        self._locks = bool(transcripts.lock)
+        prefix, _, suffix = transcripts.lock.partition("{transcript}")
         self._prefix = prefix.encode("utf-8", "surrogateescape")
         self._suffix = suffix.encode("utf-8", "surrogateescape")
         self._known: dict[bytes, Kind] = {}
@@ -51,6 +46,8 @@ class NameRules:
 
     def transcript_of(self, name: bytes) -> bytes | None:
         """The transcript that the lock *name* belongs to, or None if it is no lock."""
+        if not self._locks:
+            return None
         end = len(name) - len(self._suffix)
         if not (name.startswith(self._prefix) and name.endswith(self._suffix) and end > len(self._prefix)):
             return None

@@ -1,133 +1,43 @@
-"""What a transcript record says about itself: type, role, id and parent, never its text. Pure.
-
-The format is pi's, which OpenClaw writes, too: one JSON object a line with ``type``,
-``id``, ``parentId``, and, where ``type`` is ``message``, ``message.role``, ``message.provider`` and
-``message.model``. The header is ``type: session`` and has no parent.
-"""
+"""Puts records together from the writes that reach the guard. Pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
 
-import msgspec
+from guardfs.transcript.formats import PI, Format
+from guardfs.transcript.meta import INVALID, MAX_RECORD, MAX_VALUE, OVERSIZE, PART, PEEK, RecordMeta
 
-MAX_RECORD = 1 << 20
-"""Bytes of one record that are collected. A tool's output can be larger; its meta data is not worth more
-memory than this."""
+__all__ = ["INVALID", "MAX_RECORD", "MAX_VALUE", "OVERSIZE", "PART", "Assembler", "RecordMeta", "parse"]
 
 MAX_HELD = 16 << 20
 """Bytes of unfinished records held for all files together; the oldest is given up first."""
 
-MAX_VALUE = 80
-"""Characters kept of a type, role, id, parent, provider or model: whoever puts a message's text into one
-shall not get it logged."""
+MAX_OPEN = 1000
+"""Unfinished records for all files together."""
 
+parse = PI.parse
 
-class RecordMeta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record without its text. Absent values are None and are left out of the JSON.
-
-    invalid: the line is not a JSON object. part: the bytes end before the record does; a later write ends it.
-    type ``oversize``: the record was longer than `MAX_RECORD` bytes and was not read.
-    """
-
-    type: str | None = None
-    role: str | None = None
-    id: str | None = None
-    parent: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    invalid: bool = False
-    part: bool = False
-
-
-INVALID = RecordMeta(invalid=True)
-PART = RecordMeta(part=True)
-OVERSIZE = RecordMeta(type="oversize")
-
-
-class _Message(msgspec.Struct, gc=False):
-    role: str | None = None
-    provider: str | None = None
-    model: str | None = None
-
-
-class _Line(msgspec.Struct, gc=False):
-    type: str | None = None
-    id: str | None = None
-    parentId: str | None = None  # noqa: N815 - the key in the file
-    message: _Message | None = None
-
-
-_decode_line = msgspec.json.Decoder(_Line).decode
-_decode_any = msgspec.json.Decoder().decode
-
-
-def parse(line: bytes) -> RecordMeta:
-    """The meta data of one record; *line* is without its newline. Never raises: what is no JSON object is
-    `INVALID`.
-
-    Values that are not strings (a number as id) are left out. Only the named keys are decoded: some 1 us for
-    a short record.
-    """
-    try:
-        found = _decode_line(line)
-    except msgspec.ValidationError:  # JSON, but a key holds another type than it should
-        return _lenient(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return INVALID
-    message = found.message
-    if message is None:
-        return RecordMeta(_cut(found.type), None, _cut(found.id), _cut(found.parentId))
-    return RecordMeta(
-        _cut(found.type),
-        _cut(message.role),
-        _cut(found.id),
-        _cut(found.parentId),
-        _cut(message.provider),
-        _cut(message.model),
-    )
-
-
-def _lenient(line: bytes) -> RecordMeta:
-    try:
-        found = _decode_any(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return INVALID
-    if not isinstance(found, dict):
-        return INVALID
-    inner = found.get("message")
-    message = inner if isinstance(inner, dict) else {}
-    return RecordMeta(
-        _cut(found.get("type")),
-        _cut(message.get("role")),
-        _cut(found.get("id")),
-        _cut(found.get("parentId")),
-        _cut(message.get("provider")),
-        _cut(message.get("model")),
-    )
-
-
-def _cut(value: object) -> str | None:
-    if not isinstance(value, str):
-        return None
-    return value if len(value) <= MAX_VALUE else value[: MAX_VALUE - 1] + "…"
+_TRIES = 8
+"""How often a record is read before its newline; then only when it has doubled, or the cost would grow with the
+square of its size."""
 
 
 class _Open:
     """A record whose newline has not been seen yet."""
 
-    __slots__ = ("end", "parts", "size", "state")
+    __slots__ = ("data", "end", "head", "state", "tried", "tries")
 
     def __init__(self) -> None:
-        self.parts: list[bytes] = []
-        self.size = 0
+        self.data = bytearray()
         self.end: int | None = None
         self.state = _COLLECT
+        self.head = OVERSIZE
+        self.tries = 0
+        self.tried = 0
 
     def drop(self, state: int) -> None:
-        self.parts = []
-        self.size = 0
+        self.data = bytearray()
         self.state = state
 
 
@@ -140,13 +50,17 @@ class Assembler:
     """Puts records together that reach the guard in several writes, one collection for each *key* (file and
     process).
 
-    Bounded: *max_record* bytes a record, *max_held* bytes and 1,000 records in all. Not thread-safe.
+    Bounded: *max_record* bytes a record, *max_held* bytes and `MAX_OPEN` records in all, and no more work than some
+    ten times reading each record. Not thread-safe.
     """
 
-    def __init__(self, max_record: int = MAX_RECORD, max_held: int = MAX_HELD) -> None:
+    def __init__(self, max_record: int = MAX_RECORD, max_held: int = MAX_HELD, format: Format = PI) -> None:
         self._open: OrderedDict[Hashable, _Open] = OrderedDict()
         self._max_record = max_record
         self._max_held = max_held
+        self._parse = format.parse
+        self._peek = format.peek
+        self._head = min(PEEK, max_record)
         self.held = 0
         """Bytes of unfinished records held now."""
 
@@ -159,7 +73,7 @@ class Assembler:
         """
         held = self._take(key, offset) if self._open else None
         if held is None and data.find(b"\n") == len(data) - 1 >= 0:  # one whole record: nearly every write
-            return [] if data.isspace() else [self._read(data)]
+            return [] if data.isspace() else [self._read(data, 1)]
         lines = data.split(b"\n")
         rest = lines.pop()
         found: list[RecordMeta] = []
@@ -181,34 +95,36 @@ class Assembler:
         """Gives up what is held for *key*."""
         held = self._open.pop(key, None)
         if held is not None:
-            self.held -= held.size
+            self.held -= len(held.data)
 
     def _take(self, key: Hashable, offset: int | None) -> _Open | None:
         held = self._open.pop(key, None)
         if held is None:
             return None
-        self.held -= held.size
+        self.held -= len(held.data)
         return None if offset is not None and held.end is not None and offset != held.end else held
 
     def _keep(self, key: Hashable, held: _Open) -> None:
         self._open[key] = held
-        self.held += held.size
-        while self.held > self._max_held or len(self._open) > 1000:
-            self.held -= self._open.popitem(last=False)[1].size
+        self.held += len(held.data)
+        while self.held > self._max_held or len(self._open) > MAX_OPEN:
+            self.held -= len(self._open.popitem(last=False)[1].data)
 
-    def _read(self, line: bytes) -> RecordMeta:
-        return OVERSIZE if len(line) > self._max_record else parse(line)
+    def _read(self, line: bytes, newline: int = 0) -> RecordMeta:
+        if len(line) - newline > self._max_record:
+            return self._peek(line[: self._head])
+        return self._parse(line)
 
     def _begin(self, held: _Open, rest: bytes, found: list[RecordMeta]) -> None:
         """Takes in bytes after which the record's newline is still to come."""
         if held.state == _COLLECT:
-            held.parts.append(rest)
-            held.size += len(rest)
-            if held.size > self._max_record:
+            held.data += rest
+            if len(held.data) > self._max_record:
+                held.head = self._peek(bytes(held.data[: self._head]))
                 held.drop(_TOO_LONG)
             elif rest.rstrip().endswith(b"}"):
-                record = parse(b"".join(held.parts))
-                if not record.invalid:
+                record = self._try(held)
+                if record is not None:
                     held.drop(_TOLD)
                     found.append(record)
                     return
@@ -218,12 +134,23 @@ class Assembler:
             held.state = _BROKEN
         found.append(PART)
 
+    def _try(self, held: _Open) -> RecordMeta | None:
+        """The record, if it is whole already."""
+        size = len(held.data)
+        held.tries += 1
+        if held.tries > _TRIES and size < 2 * held.tried:
+            return None
+        held.tried = size
+        record = self._parse(bytes(held.data))
+        return None if record.invalid else record
+
     def _end(self, held: _Open, line: bytes, found: list[RecordMeta]) -> None:
         """Takes in the last bytes of a record, up to its newline."""
         if held.state == _COLLECT:
-            held.parts.append(line)
-            found.append(self._read(b"".join(held.parts)))
+            held.data += line
+            if not held.data.isspace():
+                found.append(self._read(bytes(held.data)))
         elif held.state == _TOO_LONG:
-            found.append(OVERSIZE)
+            found.append(held.head)
         elif held.state == _BROKEN or (line and not line.isspace()):
             found.append(INVALID)  # two objects on one line: no reader of the transcript can parse that

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardfs.transcript.records import INVALID, OVERSIZE, PART, Assembler, RecordMeta, parse
+from guardfs.transcript.formats import FORMATS, PI, Format
+from guardfs.transcript.records import INVALID, MAX_RECORD, OVERSIZE, PART, Assembler, RecordMeta, parse
 
-TEXT = st.text(alphabet='aé\u2028"\\{}\n', max_size=6)
 MESSAGE = {
     "type": "message",
     "id": "bf09",
@@ -49,27 +49,55 @@ def test_a_text_put_where_an_id_belongs_is_cut() -> None:
     assert found.id == "y" * 80
 
 
+PIECES = [
+    b'{"type":"message","id":"a","parentId":"b","message":{"role":"user"}}', b'{"uuid":"u","parentUuid":"v"}',
+    b'{"id":"\xc3\xa9","x":"}\\n{"}',
+    b'{"ordinal":1,"type":"x","payload":{}}', b"{}", b"}", b"{", b"[]", b"7", b" ", b"\t",
+    b"\r", b"\n", b"\n", b"\n", b"\n\n", b"\xff", b"\\ud83d", b'"', b"x" * 50,
+]  # fmt: skip
+STREAMS = st.lists(st.sampled_from(PIECES) | st.binary(max_size=4), max_size=30).map(b"".join)
+
+
+def expected(format: Format, stream: bytes, edges: list[int], bound: int) -> list[RecordMeta]:
+    """What a stream cut at *edges* must give, line by line: the record of each line; and, where a write ended behind
+    what was a whole object, that one first, and `INVALID` if more than blanks follow on the line."""
+    found, begin = [], 0
+    for line in stream.split(b"\n"):
+        end = begin + len(line)
+        early = None
+        for edge in edges:
+            part = stream[begin:edge]
+            if begin < edge <= end and part.rstrip().endswith(b"}") and len(part) <= bound:
+                record = format.parse(part)
+                if not record.invalid:
+                    early = edge, record
+                    break
+        if early is not None:
+            found.append(early[1])
+            if end < len(stream) and stream[early[0] : end].strip():
+                found.append(INVALID)
+        elif end < len(stream) and line.strip():
+            found.append(format.peek(line[:bound]) if len(line) > bound else format.parse(line))
+        begin = end + 1
+    return found
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 @given(
-    records=st.lists(
-        st.dictionaries(
-            st.sampled_from(["type", "id", "parentId", "message", "x"]),
-            st.text() | st.integers() | st.none() | st.dictionaries(st.text(max_size=5), st.text()),
-        ),
-        max_size=6,
-    ),
-    cuts=st.lists(st.integers(0, 2000), max_size=8),
+    stream=STREAMS,
+    cuts=st.lists(st.integers(0, 300), max_size=7),
+    bound=st.sampled_from([20, 60, MAX_RECORD]),
 )
-def test_however_a_stream_is_cut_the_same_records_come_out(records: list[Any], cuts: list[int]) -> None:
-    whole = b"".join(json.dumps(record).encode() + b"\n" for record in records)
-    assembler = Assembler()
+def test_however_a_stream_is_cut_the_same_records_come_out(
+    format: Format, stream: bytes, cuts: list[int], bound: int
+) -> None:
+    assembler = Assembler(max_record=bound, format=format)
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     found: list[RecordMeta] = []
-    edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     for begin, end in pairwise(edges):
-        found += assembler.feed("k", begin, whole[begin:end])
-    assert [record for record in found if record is not PART] == [
-        parse(json.dumps(record).encode()) for record in records
-    ]
-    assert assembler.held == 0
+        found += assembler.feed("k", begin, stream[begin:end])
+    assert [record for record in found if record is not PART] == expected(format, stream, edges[1:], bound)
+    assert assembler.held <= len(stream.rpartition(b"\n")[2])
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.none() | st.integers(0, 50), st.binary(max_size=40))))
@@ -115,4 +143,31 @@ def test_a_record_beyond_the_bound_is_oversize_and_the_next_is_read() -> None:
     assert assembler.feed("k", 97, b"x" * 90) == [PART]
     assert assembler.held == 0
     assert assembler.feed("k", 187, b'"}\n{"id":"a"}\n') == [OVERSIZE, RecordMeta(id="a")]
-    assert assembler.feed("k", 201, b'{"id":"' + b"x" * 200 + b'"}\n') == [OVERSIZE]
+    assert assembler.feed("k", 201, b'{"text":"' + b"x" * 200 + b'"}\n') == [OVERSIZE]
+
+
+def test_a_record_beyond_the_bound_tells_what_stood_in_its_first_bytes() -> None:
+    line = b'{"type":"message","id":"a","parentId":"b","message":{"role":"toolResult","content":"'
+    told = RecordMeta("message", "toolResult", "a", "b", oversize=True)
+    assembler = Assembler(max_record=1000)
+    assert assembler.feed("k", 0, line + b"x" * 2000 + b'"}}\n') == [told]
+    size = 3000 + len(line)
+    for begin in range(0, 100 << 20, 8 << 20):
+        assert assembler.feed("k", size + begin, line + b"x" * ((8 << 20) - len(line))) == [PART]
+        assert assembler.held == 0
+    assert assembler.feed("k", None, b'"}}\n{"id":"c"}\n') == [told, RecordMeta(id="c")]
+
+
+def test_a_record_that_comes_in_many_parts_costs_no_more_than_some_times_its_size() -> None:
+    read = 0
+
+    def counting(line: bytes) -> RecordMeta:
+        nonlocal read
+        read += len(line)
+        return PI.parse(line)
+
+    assembler = Assembler(format=dataclasses.replace(PI, parse=counting))
+    whole = b'{"id":"a","x":"' + b"}" * 20_000 + b'"}\n'
+    found = [record for at in range(len(whole)) for record in assembler.feed("k", at, whole[at : at + 1])]
+    assert [record for record in found if record is not PART] == [RecordMeta(id="a")]
+    assert read < 5 * len(whole)
