@@ -8,32 +8,28 @@ and lines are put together from bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from guardfs.audit.event import Kind, Notice, Operation
 from guardfs.audit.merge import Run
 from guardfs.audit.redact import Identities, mask_args
 from guardfs.audit.text import clean, json_bytes, name_json, safe_json, session_of
 from guardfs.lanes.writer import Process, Writer
-from guardfs.transcript.records import Assembler
+from guardfs.policy.facts import Decision
 
 # fmt: off
 RESERVED = frozenset((
     "v", "seq", "prev", "time", "op", "path", "path_b64", "to", "to_b64", "writer", "lane", "session",
     "bytes", "offset", "append", "record", "records", "records_more", "count", "fence", "rule",
-    "verdict", "errno", "us",
+    "verdict", "errno", "us", "evidence", "would", "class", "lock", "claim",
 ))
 # fmt: on
 """Keys that details of an operation cannot take: those are logged as ``x_KEY``."""
 
 ENVELOPE = frozenset(("v", "seq", "prev", "time", "op"))
 """The same for a notice, which has no other keys of its own."""
-
-MAX_RECORDS = 1000
-"""Records described in one event; a write of 128 KiB of ``{}`` lines would otherwise make a line of
-megabytes."""
 
 CACHED_PATHS = 4096
 CACHED_WRITERS = 256
@@ -59,15 +55,34 @@ class _Known(NamedTuple):
     process: Process | None
 
 
+class Sessions(Protocol):
+    """Which session a transcript belongs to (`guardfs.mount.sessions`). generation: grows when answers change."""
+
+    @property
+    def generation(self) -> int: ...
+    def key_of(self, name: bytes) -> str | None: ...
+
+
+class NoSessions:
+    """No registry: a session is called as its transcript."""
+
+    generation = 0
+
+    def key_of(self, name: bytes) -> str | None:
+        """None."""
+        return None
+
+
 class Encoder:
     """Encodes for one log. Not thread-safe. `body` never raises for any item that has the types it
     declares."""
 
-    def __init__(self, lane_of: Callable[[Writer], str], identities: Identities | None = None) -> None:
-        self.records = Assembler()
-        self._lane_of = lane_of
+    def __init__(self, identities: Identities | None = None, sessions: Sessions | None = None) -> None:
         self._identities = identities
+        self._sessions = sessions or NoSessions()
+        self._generation = -1
         self._writers: dict[Writer, _Known] = {}
+        self._decisions: dict[Decision, tuple[bytes, bytes]] = {}  # lane and evidence; rule and verdict
         self._paths: dict[bytes, bytes] = {}
         self._guarded: dict[bytes, tuple[bytes, bytes]] = {}  # path -> path, session
         self._second = -1
@@ -109,6 +124,11 @@ class Encoder:
     def _operation(self, item: Operation, run: Run | None = None) -> Body:
         known = self._writers.get(item.writer) or self._know(item.writer)
         path = item.path
+        if (
+            self._sessions.generation != self._generation
+        ):  # read first: what changes after that clears it once more
+            self._generation = self._sessions.generation
+            self._guarded.clear()
         if item.kind is Kind.OTHER:
             name, session = self._paths.get(path) or self._name(path), b""
         else:
@@ -123,19 +143,28 @@ class Encoder:
             middle += b',"offset":%d' % item.offset
         if item.append is not None:
             middle += b',"append":true' if item.append else b',"append":false'
-        if item.data is not None and not item.errno:
-            middle += self._records(item)
+        if item.operation is not None:
+            middle += b',"class":"%b"' % item.operation.encode()
+        if item.records or item.more:
+            middle += _records(item)
+        if item.lock != "free":
+            middle += b',"lock":"%b"' % item.lock.encode()
+        if item.claim is not None:
+            middle += b',"claim":%b' % safe_json(self._named(item.claim))
         if run is not None and run.count > 1:
             middle += b',"count":%d' % run.count
         if item.detail:
             middle += self._facts(item.detail)
-        text = b'%b,"op":"%b",%b%b%b%b,"rule":"record","verdict":"allow","errno":%d,"us":%d}' % (
+        lane, rule = self._decisions.get(item.decision) or self._decide(item.decision)
+        text = b'%b,"op":"%b",%b%b%b%b%b%b,"errno":%d,"us":%d}' % (
             self._time(item.time_ns),
             item.op.encode(),
             name,
             known.fragment,
+            lane,
             session,
             middle,
+            rule,
             item.errno,
             item.us if run is None else run.us,
         )
@@ -168,15 +197,23 @@ class Encoder:
             facts["start"] = process.start
         if writer.known != "ok":
             facts["known"] = writer.known
-        fragment = b',"writer":%b,"lane":%b' % (safe_json(facts), safe_json(self._lane(writer)))
+        fragment = b',"writer":%b' % safe_json(facts)
         known = self._writers[writer] = _Known(fragment, process)
         return known
 
-    def _lane(self, writer: Writer) -> str:
-        try:
-            return self._named(self._lane_of(writer))
-        except Exception:  # a label is never worth an event
-            return "unknown"
+    def _decide(self, decision: Decision) -> tuple[bytes, bytes]:
+        """What was decided, as JSON. Nothing is enforced: `verdict` is what was done, `would` what the rule says."""
+        if len(self._decisions) >= CACHED_WRITERS:
+            self._decisions.clear()
+        lane = b',"lane":%b,"evidence":%b' % (
+            safe_json(self._named(decision.lane)),
+            json_bytes(decision.evidence),
+        )
+        rule = b',"rule":%b,"verdict":"allow"' % safe_json(decision.rule)
+        if decision.verdict != "allow":
+            rule += b',"would":"%b"' % decision.verdict.encode()
+        both = self._decisions[decision] = (lane, rule)
+        return both
 
     def _named(self, label: str) -> str:
         label = clean(label)
@@ -191,25 +228,11 @@ class Encoder:
     def _guard(self, path: bytes) -> tuple[bytes, bytes]:
         if len(self._guarded) >= CACHED_PATHS:
             self._guarded.clear()
-        session = session_of(path)
+        session = self._sessions.key_of(path[path.rfind(b"/") + 1 :]) or session_of(path)
         if self._identities:
             session = self._identities.hash(session)
         both = self._guarded[path] = (name_json("path", path), b',"session":%b' % json_bytes(session))
         return both
-
-    def _records(self, item: Operation) -> bytes:
-        data = item.data or b""
-        if item.size is not None and item.size < len(data):
-            data = data[: item.size]
-        found = self.records.feed((item.node or item.path, item.writer.tgid), item.offset, data)
-        if len(found) == 1:
-            return b',"record":%b' % json_bytes(found[0])
-        if not found:
-            return b""
-        text = b',"records":%b' % json_bytes(found[:MAX_RECORDS])
-        if len(found) > MAX_RECORDS:
-            text += b',"records_more":%d' % (len(found) - MAX_RECORDS)
-        return text
 
     def _facts(self, fields: Mapping[str, Any], taken: frozenset[str] = RESERVED) -> bytes:
         """``,"key":value`` for each of *fields*."""
@@ -226,3 +249,13 @@ class Encoder:
         if key in ("uid", "gid") and isinstance(value, int):
             return self._identities.number(value, key)
         return self._identities.sessions_in(value) if isinstance(value, str) else value
+
+
+def _records(item: Operation) -> bytes:
+    found = item.records or []
+    if len(found) == 1 and not item.more:
+        return b',"record":%b' % json_bytes(found[0])
+    text = b',"records":%b' % json_bytes(found)
+    if item.more:
+        text += b',"records_more":%d' % item.more
+    return text

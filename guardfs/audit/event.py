@@ -1,7 +1,7 @@
 """What the rest of the guard tells the audit log. Pure data; encoding is `encode.py`'s.
 
-An `Operation` is made on the request path, so it holds references and numbers only: nothing is formatted,
-parsed or copied there. The log's own thread turns it into one line of JSON.
+An `Operation` is made on the request path, so it holds references and numbers only: nothing is formatted or copied
+there. The log's own thread turns it into one line of JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Any
 import msgspec
 
 from guardfs.lanes.writer import Writer
+from guardfs.policy.facts import Decision
+from guardfs.policy.model import LockRelation, OperationClass
+from guardfs.transcript.records import RecordMeta
 
 
 class Kind(IntEnum):
@@ -30,9 +33,10 @@ class Operation(msgspec.Struct, gc=False):
     ``open look close read list sync`` do not. time_ns: wall clock at the request, ns since the epoch. us:
     microseconds from request to reply. path, to: below the mount, raw bytes, no leading slash; ``.`` is the
     mount's root. offset, size: bytes; what was written lies at [offset, offset + size). errno: 0 or the
-    error that the caller got. data: the bytes written to a transcript, from which type, role, id and parent
-    of records are read; never logged. detail: further JSON-able facts of the operation (flags, mode, times,
-    attribute name), small.
+    error that the caller got. decision: what the policy in force says of it. records: the records that a write to a
+    transcript ended or began; more: how many of them were left out. operation: its class, where *op* alone does not
+    tell. lock: who holds the transcript's lock. claim: the lane that the writer claims by attribute. detail: further
+    JSON-able facts of the operation (flags, mode, times, attribute name), small.
     """
 
     op: str
@@ -41,19 +45,24 @@ class Operation(msgspec.Struct, gc=False):
     path: bytes
     kind: Kind
     writer: Writer
+    decision: Decision
     errno: int = 0
     to: bytes | None = None
     offset: int | None = None
     size: int | None = None
     append: bool | None = None
-    data: bytes | None = None
+    records: list[RecordMeta] | None = None
+    more: int = 0
+    operation: OperationClass | None = None
+    lock: LockRelation = "free"
+    claim: str | None = None
     node: int = 0
     detail: dict[str, Any] | None = None
 
 
 class Notice(msgspec.Struct, gc=False):
-    """Something the guard itself has to say: ``start``, ``stop``, ``process``, ``unseen``, ``gap``,
-    ``error``, ...
+    """Something the guard itself has to say: ``start``, ``stop``, ``process``, ``policy``, ``unseen``,
+    ``gap``, ``error``, ...
 
     fields: JSON-able, merged into the event.
     """

@@ -44,5 +44,5 @@ def wanted(level: Level) -> Wanted:
     return table
 
 
-NOTICES = frozenset(("start", "stop", "process", "unseen", "gap", "torn", "log", "error"))
+NOTICES = frozenset(("start", "stop", "process", "policy", "unseen", "gap", "torn", "log", "error"))
 """What the guard itself says, at every level."""

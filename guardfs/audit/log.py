@@ -13,17 +13,15 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
-from guardfs.audit.encode import Body, Encoder
+from guardfs.audit.encode import Body, Encoder, Sessions
 from guardfs.audit.event import Kind, Notice, Operation
 from guardfs.audit.levels import Level, wanted
 from guardfs.audit.merge import Merger
 from guardfs.audit.redact import Identities
 from guardfs.audit.sink import Sink
 from guardfs.errors import GuardError
-from guardfs.lanes.writer import Writer
 
 NAP = 0.008
 """Seconds between two batches: well below the 20 ms in which an event is to be on disk, and some events a batch
@@ -45,18 +43,18 @@ CLOSE_TIMEOUT = 20.0
 
 MAX_QUEUED = 100_000
 CROWD = 32
-MAX_QUEUED_DATA = 32 << 20
+MAX_QUEUED_RECORDS = 100_000
 """Bounds of the queue, for a thread that hangs in a write to a dead disk: events in all; events up to which
-nobody counts the bytes they hold (libfuse asks for at most 1 MiB a write request, so 32 MiB); bytes of data
-held by the events after those."""
+nobody counts the records that they describe; descriptions of records held by the events after those."""
 
 
 class AuditLog:
     """The log of one mount. `emit` is for one thread (the daemon's loop); the rest may be called by any.
 
     level: see `levels`. max_bytes: size at which the file is rotated; keep: rotated files kept. hash_key:
-    where given, session keys, user and group ids are logged as keyed hashes. lane_of: the lane's label of a
-    writer. failing: True while the log cannot be written; nothing is lost until its bounds are reached.
+    where given, session keys, user and group ids are logged as keyed hashes. sessions: whose transcript is whose;
+    without, a session is called as its transcript. failing: True while the log cannot be written; nothing is lost until
+    its bounds are reached.
     """
 
     def __init__(
@@ -68,11 +66,11 @@ class AuditLog:
         max_bytes: int = 64 << 20,
         keep: int = 10,
         hash_key: bytes | None = None,
-        lane_of: Callable[[Writer], str],
+        sessions: Sessions | None = None,
     ) -> None:
         self.path = os.path.abspath(path)
         self.level = level
-        self._encoder = Encoder(lane_of, Identities(hash_key) if hash_key else None)
+        self._encoder = Encoder(Identities(hash_key) if hash_key else None, sessions)
         self._merger = Merger()
         self._sink = Sink(
             path,
@@ -88,7 +86,7 @@ class AuditLog:
         self._idle = False
         self._closing = False
         self._reopening = False
-        self._crowd_data = 0
+        self._crowd_records = 0
         self._lost: deque[int] = deque()  # times of events that found the queue full; bounded by `_lost_more`
         self._lost_more = 0
         self._internal_errors = 0
@@ -128,12 +126,12 @@ class AuditLog:
                 self._lost[-1] = item.time_ns
             self._lost_more += 1
             return
-        if item.__class__ is Operation and item.data is not None:
-            size = len(item.data)
-            if self._crowd_data + size > MAX_QUEUED_DATA:
-                item.data = None
+        if item.__class__ is Operation and item.records is not None:
+            count = len(item.records)
+            if self._crowd_records + count > MAX_QUEUED_RECORDS:
+                item.more, item.records = item.more + count, []
             else:
-                self._crowd_data += size
+                self._crowd_records += count
         self._queue.append(item)
 
     def spare(self) -> bool:
@@ -152,6 +150,12 @@ class AuditLog:
         finally:
             self._working.release()
         return True
+
+    def use(self, level: Level, max_bytes: int, keep: int) -> None:
+        """From now on take in what *level* says, rotate at *max_bytes*, keep *keep* rotated files."""
+        self.level = level
+        self._wanted = wanted(level)
+        self._sink.bound(max_bytes, max(keep, 1))
 
     def wants(self, op: str, kind: Kind) -> bool:
         """Whether the level asks for operation *op* on a path of *kind*: then make an `Operation` and `emit`
@@ -256,7 +260,7 @@ class AuditLog:
             if len(sink.pending) >= 512 and not sink.failing:
                 sink.flush()
         if len(queue) < CROWD:
-            self._crowd_data = 0
+            self._crowd_records = 0
         if merger.runs:
             for run in merger.due(time.time_ns()):
                 self._put(run)

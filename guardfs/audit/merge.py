@@ -74,5 +74,6 @@ class Merger:
             and first.node == item.node
             and first.path == item.path
             and first.append == item.append
+            and first.decision is item.decision
             and 0 <= item.time_ns - first.time_ns < self._window_ns
         )

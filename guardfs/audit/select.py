@@ -16,7 +16,8 @@ _CLOCK = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """What must be true of an event; None or empty: no matter. lane, path: globs; process: a glob on the
+    """What must be true of an event; None or empty: no matter. lane, path, rule: globs, and a lane is also one within
+    it; verdict: what was done, or what the rule would have done; process: a glob on the
     thread name or the executable (path or base name), or a process or thread id; session: its beginning, or a
     glob; since, until: as in events.
     """
@@ -27,6 +28,7 @@ class Filter(msgspec.Struct, frozen=True):
     ops: frozenset[str] = frozenset()
     path: str | None = None
     verdict: str | None = None
+    rule: str | None = None
     errors: bool = False
     since: str | None = None
     until: str | None = None
@@ -39,16 +41,23 @@ class Filter(msgspec.Struct, frozen=True):
             and (self.since is None or when >= self.since)
             and (self.until is None or when <= self.until)
             and (not self.errors or bool(event.get("errno")) or event.get("op") in ("error", "gap", "torn"))
-            and (self.verdict is None or event.get("verdict") == self.verdict)
-            and (self.lane is None or fnmatchcase(str(event.get("lane", "\0")), self.lane))
+            and (self.verdict is None or self.verdict in (event.get("verdict"), event.get("would")))
+            and (self.rule is None or fnmatchcase(str(event.get("rule", "\0")), self.rule))
+            and (self.lane is None or _lane(event, self.lane))
             and (self.session is None or _session(event, self.session))
             and (self.path is None or _path(event, self.path))
             and (self.process is None or _process(event, self.process))
         )
 
 
+def _lane(event: Mapping[str, Any], wanted: str) -> bool:
+    lane = str(event.get("lane", "\0"))
+    return fnmatchcase(lane, wanted) or lane.startswith(wanted + ":")
+
+
 def _session(event: Mapping[str, Any], wanted: str) -> bool:
     session = event.get("session")
+    wanted = wanted.removeprefix("session:")  # as the gateway's own log writes it
     return isinstance(session, str) and (session.startswith(wanted) or fnmatchcase(session, wanted))
 
 

@@ -58,6 +58,7 @@ class Shower:
             (f"{_who(event, writer):<{WHO}}", YELLOW if unusual else CYAN),
             (f"{op:<{OP}}", colour),
             (_where(event), colour),
+            (_key(event), DIM),
             (_much(event), DIM),
             (_records(event), GREEN),
             ("other writer" if unusual else "", YELLOW),
@@ -133,6 +134,12 @@ def _where(event: Mapping[str, Any]) -> str:
     return f"{path} -> {short(to)}" if isinstance(to, str) else path
 
 
+def _key(event: Mapping[str, Any]) -> str:
+    """The session's key, as the gateway's own log writes it; nothing where only the transcript's name is known."""
+    session = event.get("session")
+    return safe(f"session:{session}") if isinstance(session, str) and ":" in session else ""
+
+
 def short(path: str) -> str:
     """A path with its UUIDs cut to their first eight digits, which is how people tell sessions apart."""
     return safe(_UUID.sub(r"\1…", path))
@@ -181,6 +188,8 @@ def _result(event: Mapping[str, Any]) -> str:
         return errnos.errorcode.get(number, f"errno {number}")
     if isinstance(verdict, str) and verdict != "allow":
         return safe(verdict)
+    if isinstance(event.get("would"), str):
+        return safe(f"would {event['would']}: {event.get('rule')}")
     took = event.get("us")
     return f"{took / 1000:.0f} ms" if isinstance(took, int) and took >= 10_000 else ""
 

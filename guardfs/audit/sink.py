@@ -98,6 +98,11 @@ class Sink:
 
     # ---- beginning and end
 
+    def bound(self, max_bytes: int, keep: int) -> None:
+        """From now on rotate at *max_bytes* and keep *keep* rotated files."""
+        self._max_bytes = max_bytes
+        self.file.keep = keep
+
     def open(self) -> None:
         """Opens the log and finds the chain's place in it; raises GuardError, or OSError of a disk that is
         broken or full."""

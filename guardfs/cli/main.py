@@ -21,9 +21,17 @@ COMMANDS = {
     "unmount": ("guardfs.cli.unmount:command", "Take the guard off a directory."),
     "status": ("guardfs.cli.status:command", "Show what a running guard sees."),
     "tail": ("guardfs.cli.tail:command", "Show who writes what, live."),
+    "policy": ("guardfs.cli.policy:command", "Check, show and test policy files."),
+    "explain": ("guardfs.cli.explain:command", "Say why an operation got its lane and its verdict."),
+    "replay": ("guardfs.cli.replay:command", "Show what another policy would have said of a log."),
     "audit": ("guardfs.cli.audit:command", "Check the audit log."),
     "doctor": ("guardfs.cli.doctor:command", "Say whether this machine can mount, and why not."),
+    "completion": ("guardfs.cli.completion:command", "Print what makes a shell complete guardfs's words."),
 }
+
+
+COMPLETE = "_GUARDFS_COMPLETE"
+"""Set by the shell's completion function (`guardfs completion`)."""
 
 
 def _group() -> click.Group:
@@ -93,10 +101,16 @@ def main(argv: list[str] | None = None) -> Any:
     if args == ["--version"]:  # no imports: 150 ms is the promise, and scripts ask often
         sys.stdout.write(f"guardfs {__version__}\n")
         sys.exit(0)
+    import os
+
     import click
 
     from guardfs.errors import GuardError
 
+    if COMPLETE in os.environ:  # asked by the shell, at each press of the tab key
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(_group(), {}, "guardfs", COMPLETE, os.environ[COMPLETE]))
     try:
         # not `main()`: click would make a closed pipe exit status 1, which here means "found something"
         with _group().make_context("guardfs", list(args)) as context:
@@ -120,8 +134,6 @@ def main(argv: list[str] | None = None) -> Any:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `guardfs tail | head`: the reader has seen enough
-        import os
-
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(0)
     except (OSError, UnicodeError) as error:  # what no command has foreseen

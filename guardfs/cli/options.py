@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from guardfs.errors import GuardError
-from guardfs.mount.config import AuditOptions
+from guardfs.mount.config import PolicyOptions
+from guardfs.policy.effective import Overrides, beyond, effective
 from guardfs.state.directory import RESERVED, default_state_dir
 from guardfs.supervise import places
 from guardfs.supervise.supervisor import Settings, say
@@ -47,35 +48,42 @@ def guard_options(function: F) -> F:
                 "--audit", metavar="FILE", help="The audit log. Default: audit.jsonl in the state directory."
             ),
             click.option(
+                "--policy",
+                metavar="NAME|FILE",
+                default="record",
+                show_default=True,
+                help="Who is who. A shipped policy by its name (`guardfs policy list`), or a file, which is followed.",
+            ),
+            click.option(
+                "--mode",
+                type=click.Choice(["record", "enforce"]),
+                help="Record only, or enforce. Default: the policy's.",
+            ),
+            click.option(
                 "--audit-level",
                 type=click.Choice(["changes", "transcripts", "all"]),
-                default="transcripts",
-                show_default=True,
-                help="changes: what changes files. transcripts: also opens of and looks at transcripts and locks.",
+                help="changes: what changes files. transcripts: also opens of and looks at transcripts and locks. "
+                "Default: the policy's.",
             ),
             click.option(
-                "--audit-required",
-                is_flag=True,
-                help="Changes fail with EIO while the log cannot be written.",
+                "--audit-required/--no-audit-required",
+                default=None,
+                help="Changes fail with EIO while the log cannot be written. Default: the policy's.",
             ),
             click.option(
-                "--audit-hash-ids",
-                is_flag=True,
-                help="Replace session keys and user ids in the log by keyed hashes.",
+                "--audit-hash-ids/--no-audit-hash-ids",
+                default=None,
+                help="Replace session keys and user ids in the log by keyed hashes. Default: the policy's.",
             ),
             click.option(
                 "--audit-size",
                 type=Size(),
-                default="64M",
-                show_default=True,
-                help="Rotate the log at this size.",
+                help="Rotate the log at this size. Default: the policy's.",
             ),
             click.option(
                 "--audit-keep",
                 type=click.IntRange(0, 1000),
-                default=10,
-                show_default=True,
-                help="Rotated logs to keep.",
+                help="Rotated logs to keep. Default: the policy's.",
             ),
             click.option(
                 "--timeout",
@@ -119,15 +127,33 @@ def settings(sessions: str, options: dict[str, Any]) -> Settings:
     return Settings(
         sessions=real,
         state=state,
-        audit=AuditOptions(
-            file=audit,
-            level=options["audit_level"],
-            required=options["audit_required"],
-            hash_ids=options["audit_hash_ids"],
-            max_bytes=options["audit_size"],
-            keep=options["audit_keep"],
-        ),
+        audit=audit,
+        policy=_policy(options, real),
         timeout=options["timeout"],
         force=options["force"],
         verbose=options["verbose"],
     )
+
+
+def _policy(options: dict[str, Any], sessions: str) -> PolicyOptions:
+    """Load the policy; what it says oddly is said, what it says wrongly is an error."""
+    from guardfs.policy.load import load
+
+    loaded = load(options["policy"])
+    path = loaded.path if loaded.path is None or loaded.shipped else os.path.abspath(loaded.path)
+    if path is not None and not loaded.shipped:
+        places.outside(path, sessions, "the policy would lie", "--policy")
+    for problem in loaded.warnings:
+        say(problem.text(loaded.source))
+    over = Overrides(
+        mode=options["mode"],
+        level=options["audit_level"],
+        required=options["audit_required"],
+        hash_ids=options["audit_hash_ids"],
+        max_bytes=options["audit_size"],
+        keep=options["audit_keep"],
+    )
+    cannot = beyond(effective(loaded.policy, over))
+    if cannot is not None:
+        raise GuardError(f"{loaded.source}: {cannot[0]}", cannot[1])
+    return PolicyOptions(loaded.policy, loaded.source, None if loaded.shipped else path, loaded.digest, over)

@@ -27,7 +27,7 @@ def command(sessions: str, words: tuple[str, ...], **options: Any) -> int:
     wanted = settings(sessions, options)
     supervisor = Supervisor(wanted, Signals())
     supervisor.start()
-    say(f"guarding {wanted.sessions}, log {wanted.audit.file}")
+    say(f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}")
     try:
         child, forward = spawn_command(words)
     except BaseException:

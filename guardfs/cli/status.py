@@ -12,6 +12,7 @@ import click
 import msgspec
 import xattr
 
+from guardfs.audit.show import safe
 from guardfs.errors import GuardError
 from guardfs.mount import device
 
@@ -111,11 +112,35 @@ def attention(facts: dict[str, Any]) -> list[str]:
         found.append(
             f"{where}: {audit.get('dropped', 0)} events are missing from the log, in {audit.get('gaps', 0)} gaps"
         )
+    if facts.get("policy", {}).get("error"):
+        found.append(f"{where}: the policy's file is not what is in force: {facts['policy']['error']}")
     if errors.get("count"):
         found.append(
             f"{where}: {errors['count']} internal errors, the last in {errors.get('last')}; see the daemon's log"
         )
     return found
+
+
+def _policy(policy: dict[str, Any]) -> str:
+    reloads = policy["reloads"]
+    text = f"{policy['source']}, {policy['lanes']} lanes, {len(policy['hits'])} rules, "
+    text += f"in force for {_ago(time.time() - policy['since_ns'] / 1e9)}"
+    return text + (f", {reloads} reload{'s' if reloads > 1 else ''}" if reloads else "")
+
+
+def _sessions(sessions: dict[str, Any]) -> list[tuple[str, str]]:
+    """The registry that gives sessions their names, if it was found."""
+    if not sessions.get("reads") and not sessions.get("broken"):
+        return []
+    text = f"{sessions['sessions']} named by {sessions['file'] or 'the registry'}"
+    return [("sessions", text + (f", which is broken: {sessions['error']}" if sessions.get("error") else ""))]
+
+
+def _hits(hits: dict[str, int]) -> list[tuple[str, str]]:
+    """How often each rule has decided, in the order of the policy."""
+    width = max(map(len, hits), default=0)
+    shown = [f"{safe(name):<{width}}  {count}" for name, count in hits.items()]
+    return [("rules" if number == 0 else "", row) for number, row in enumerate(shown)]
 
 
 def _ago(seconds: float) -> str:
@@ -134,7 +159,9 @@ def _shown(facts: dict[str, Any]) -> str:
         for op in "create write setattr rename link symlink unlink mkdir rmdir mknod setxattr removexattr".split()
     )
     rows = [
-        ("mode", f"{facts['mode']}, guardfs {facts['version']}"),
+        ("mode", f"{facts['policy']['mode']}, guardfs {facts['version']}"),
+        ("policy", _policy(facts["policy"])),
+        *_hits(facts["policy"]["hits"]),
         (
             "daemon",
             f"pid {daemon['pid']}, supervisor {daemon['supervisor']}, "
@@ -152,6 +179,7 @@ def _shown(facts: dict[str, Any]) -> str:
             "log",
             f"{audit['file']}, level {audit['level']}, event {audit.get('seq', 0)}, {audit.get('queued', 0)} waiting",
         ),
+        *_sessions(facts["sessions"]),
         ("unseen", f"{facts['unseen_changes']} changes that did not come through the mount"),
     ]
     if not facts.get("sees_all_processes", True):

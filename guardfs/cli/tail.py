@@ -38,12 +38,15 @@ KNOWN_OPS = CHANGES | QUIET | NOTICES
 @click.option(
     "-n", "--lines", type=click.IntRange(0), metavar="N", help="The last N events (20; all with --since)."
 )
-@click.option("--lane", metavar="GLOB", help="Only lanes like this.")
+@click.option("--lane", metavar="GLOB", help="Only lanes like this, and those within them.")
 @click.option("--process", metavar="GLOB|PID", help="Only threads, executables or process ids like this.")
 @click.option("--session", metavar="S", help="Only sessions that begin like this.")
 @click.option("--op", "ops", multiple=True, metavar="O", help="Only this operation; may be repeated.")
 @click.option("--path", metavar="GLOB", help="Only paths or file names like this.")
-@click.option("--verdict", metavar="V", help="Only this verdict: allow, stage, wait or deny.")
+@click.option(
+    "--verdict", metavar="V", help="Only what got, or would have got, this: allow, stage, wait or deny."
+)
+@click.option("--rule", metavar="GLOB", help="Only what a rule like this has decided.")
 @click.option("--errors", is_flag=True, help="Only what failed, and gaps in the log.")
 @click.option("--since", metavar="T", help="From this time on: 10m, 2h, 14:30, 2026-05-23T03:37.")
 @click.option("--until", metavar="T", help="Up to this time.")
@@ -59,6 +62,7 @@ def command(
     ops: tuple[str, ...],
     path: str | None,
     verdict: str | None,
+    rule: str | None,
     errors: bool,
     since: str | None,
     until: str | None,
@@ -77,6 +81,7 @@ def command(
         ops=frozenset(map(_op, ops)),
         path=path,
         verdict=verdict,
+        rule=rule,
         errors=errors,
         since=_moment("--since", since, now),
         until=_moment("--until", until, now),

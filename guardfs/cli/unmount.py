@@ -8,9 +8,12 @@ import os
 import time
 
 import click
+import msgspec
 
 from guardfs.errors import GuardError
 from guardfs.mount import device
+from guardfs.policy.model import Transcripts
+from guardfs.transcript.names import NameRules
 
 
 @click.command("unmount", epilog="Example:  guardfs unmount ~/.openclaw/agents/main/sessions --timeout 60")
@@ -33,7 +36,6 @@ def command(directory: str, timeout: float, force: bool) -> int:
     from guardfs.supervise.holders import described, holders
     from guardfs.supervise.quiet import wait_for_quiet
     from guardfs.supervise.supervisor import say
-    from guardfs.transcript.names import NameRules
 
     if not math.isfinite(timeout):
         raise GuardError(f"--timeout {timeout}: not a time", "name a number of seconds")
@@ -50,7 +52,7 @@ def command(directory: str, timeout: float, force: bool) -> int:
         try:
             listing = os.open(real, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                reason = wait_for_quiet(listing, NameRules(), timeout)
+                reason = wait_for_quiet(listing, _names_of(real), timeout)
             finally:
                 os.close(listing)
         except OSError as error:
@@ -72,6 +74,17 @@ def command(directory: str, timeout: float, force: bool) -> int:
         return 0
     _wait_for_end(daemon)
     return 0
+
+
+def _names_of(path: str) -> NameRules:
+    """Which files are locks, by the policy of the guard on *path*; by the defaults where it does not answer."""
+    from guardfs.cli.status import read_status
+
+    try:
+        found = read_status(path)["policy"]["transcripts"]
+        return NameRules(msgspec.convert(found, Transcripts))
+    except (GuardError, KeyError, TypeError, msgspec.ValidationError):
+        return NameRules(Transcripts())
 
 
 def _pids_of(path: str) -> tuple[int | None, int | None]:

@@ -9,27 +9,29 @@ import msgspec
 
 from guardfs.errors import GuardError
 from guardfs.mount.protocol import Agreement
-from guardfs.transcript.names import EXCLUDE, INCLUDE, LOCK
+from guardfs.policy.effective import Overrides
+from guardfs.policy.model import Policy
 
 
-class AuditOptions(msgspec.Struct, frozen=True):
-    """file: path of the log. max_bytes: size at which it is rotated. keep: rotated files kept."""
+class PolicyOptions(msgspec.Struct, frozen=True):
+    """The policy to begin with, checked. source: its file, or the name of a shipped one. path: the file to follow, as
+    the operator named it, but absolute; None for a shipped policy. digest: SHA-256 of the file's bytes, hex. over:
+    options of the command line.
+    """
 
-    file: str
-    level: str = "transcripts"
-    required: bool = False
-    hash_ids: bool = False
-    max_bytes: int = 64 << 20
-    keep: int = 10
+    policy: Policy
+    source: str
+    path: str | None
+    digest: str
+    over: Overrides = Overrides()
 
 
 class DaemonConfig(msgspec.Struct, frozen=True):
     """Descriptors are numbers in the daemon: they are inherited.
 
-    mountpoint: real path. device: the mount's number, "major:minor". backing_fd: O_PATH on the directory
-    below. fuse_fd: the mounted /dev/fuse.
-    control_fd: a stream socket to the supervisor. lock_fd: holds the lock against a second guard. fstype: of
-    the directory below.
+    mountpoint: real path. device: the mount's number, "major:minor". backing_fd: O_PATH on the directory below. fuse_fd:
+    the mounted /dev/fuse. control_fd: a stream socket to the supervisor. lock_fd: holds the lock against a second guard.
+    audit: path of the log. fstype: of the directory below.
     """
 
     mountpoint: str
@@ -40,14 +42,12 @@ class DaemonConfig(msgspec.Struct, frozen=True):
     lock_fd: int
     agreement: Agreement
     state_dir: str
-    audit: AuditOptions
+    audit: str
+    policy: PolicyOptions
     fstype: str
     supervisor_pid: int
     started_ns: int
     verbose: bool = False
-    include: tuple[str, ...] = INCLUDE
-    exclude: tuple[str, ...] = EXCLUDE
-    lock: str = LOCK
 
 
 def encode_config(config: DaemonConfig) -> bytes:
@@ -61,8 +61,8 @@ def decode_config(data: bytes) -> DaemonConfig:
 
 
 class Message(msgspec.Struct, omit_defaults=True):
-    """One line on the control socket. From the daemon: ``ready``, ``failed`` (what, mend). To it:
-    ``stop``.
+    """One line on the control socket, from the daemon: ``ready``; ``failed`` (what, mend); ``names`` (what: the
+    policy's table `[transcripts]`, as JSON).
     """
 
     kind: str

@@ -27,7 +27,6 @@ from guardfs.audit.chain import HEAD_NAME
 from guardfs.audit.event import Notice
 from guardfs.audit.log import AuditLog
 from guardfs.errors import GuardError
-from guardfs.lanes.label import lane_of
 from guardfs.lanes.process import ProcessTable
 from guardfs.mount import device, libc, protocol
 from guardfs.mount.caching import MEMORY, is_remote
@@ -36,9 +35,13 @@ from guardfs.mount.dispatch import Dispatcher
 from guardfs.mount.filesystem import FileSystem, Operations
 from guardfs.mount.layout import check_layout
 from guardfs.mount.loop import RequestLoop
+from guardfs.mount.reload import PolicyKeeper
 from guardfs.mount.selfcheck import prove_attribution
+from guardfs.mount.sessions import Sessions
 from guardfs.mount.status import Status
 from guardfs.mount.watch import Invalidator, Watch
+from guardfs.policy.effective import effective
+from guardfs.policy.model import Policy
 from guardfs.state.directory import StateDirectory
 from guardfs.transcript.names import NameRules
 
@@ -77,29 +80,40 @@ class Daemon:
         self.config = config
         state = StateDirectory(config.state_dir)
         paths, threads = _descriptor_budget()
-        audit = config.audit
+        settings = effective(config.policy.policy, config.policy.over)
+        self.sessions = Sessions(self._open_registry, config.policy.policy.transcripts.registry)
         self.audit = AuditLog(
-            audit.file,
+            config.audit,
             state.file(HEAD_NAME),
-            level=audit.level,  # type: ignore[arg-type]
-            max_bytes=audit.max_bytes,
-            keep=audit.keep,
-            hash_key=state.key() if audit.hash_ids else None,
-            lane_of=lane_of,
+            level=settings.level,
+            max_bytes=settings.max_bytes,
+            keep=settings.keep,
+            hash_key=state.key() if settings.hash_ids else None,
+            sessions=self.sessions,
         )
+        self.policy = PolicyKeeper(config.policy, self.audit)
         self.filesystem = FileSystem(
             root_fd=config.backing_fd,
             descriptors=paths,
-            names=NameRules(config.include, config.exclude, config.lock),
+            names=NameRules(config.policy.policy.transcripts),
+            judge=self.policy.judge,
             processes=ProcessTable(threads),
             audit=self.audit,
-            audit_required=audit.required,
+            audit_required=settings.required,
             in_memory=config.fstype in MEMORY,
         )
         self.dispatcher = Dispatcher(self.filesystem)
         self.invalidator = Invalidator()
         self.watch: Watch | None = None
         self._stopped = False
+
+    def _open_registry(self) -> int:
+        """The registry of sessions, as it is below the mount."""
+        name = self.policy.policy.transcripts.registry
+        if not name:
+            raise FileNotFoundError(errno.ENOENT, "the policy names no registry")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=self.config.backing_fd)
 
     def _connect(self) -> RequestLoop:
         """Let libfuse begin on a socket that holds the made-up INIT."""
@@ -148,9 +162,24 @@ class Daemon:
         """Answer requests until the mount is gone."""
         token = trio.lowlevel.current_trio_token()
         self.audit.start()
-        self._emit("start", options=msgspec.to_builtins(self.config.audit))
+        self._emit(
+            "start",
+            options=msgspec.to_builtins(self.policy.settings),
+            policy={"source": self.config.policy.source, "digest": self.config.policy.digest},
+        )
         self._begin_watch(token.run_sync_soon)
-        status = Status(self.config, self.filesystem, self.dispatcher, self.watch, self.invalidator)
+        self.sessions.start()
+        self.filesystem.registry_changed = self.sessions.touch
+        self.policy.changed = self._policy_changed
+        self.policy.start(self.filesystem, token.run_sync_soon)
+        status = Status(
+            self.config,
+            self.filesystem,
+            self.dispatcher,
+            self.watch,
+            self.invalidator,
+            {"policy": self.policy.facts, "sessions": self.sessions.stats},
+        )
         self.filesystem.status = status.encode
         loop = self._connect()
         try:
@@ -163,6 +192,13 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         finally:
             self.dispatcher.remove()
+
+    def _policy_changed(self, policy: Policy) -> None:
+        """Another policy is in force; the supervisor must know which files are locks, for its quiet moment."""
+        self.sessions.file = policy.transcripts.registry
+        self.sessions.touch()
+        names = msgspec.json.encode(policy.transcripts).decode()
+        self._tell(Message("names", names))
 
     async def _requests(self) -> None:
         """pyfuse3's session loop, with one worker: what waits has detached itself."""
@@ -221,11 +257,13 @@ class Daemon:
                     return
 
     async def _signals(self, loop: RequestLoop) -> None:
-        """SIGTERM without a supervisor unmounts; SIGHUP opens the log anew (after a rotation by others)."""
+        """SIGTERM without a supervisor unmounts; SIGHUP opens the log anew (after a rotation by others) and
+        looks at the policy file."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.audit.reopen()
+                    self.policy.look()
                 elif number == signal.SIGTERM and not self._supervised():
                     await trio.to_thread.run_sync(device.abort, self.config.mountpoint, self.config.device)
 
@@ -246,6 +284,8 @@ class Daemon:
         if self._stopped:
             return
         self._stopped = True
+        self.policy.close()
+        self.sessions.close()
         if self.watch is not None:
             self.watch.stop()
         self.invalidator.stop()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -33,7 +34,7 @@ def _resident_bytes() -> int:
 
 
 class Status:
-    """Gathers the figures when somebody asks."""
+    """Gathers the figures when somebody asks. more: further sections, by name."""
 
     def __init__(
         self,
@@ -42,12 +43,14 @@ class Status:
         dispatcher: Dispatcher,
         watch: Watch | None,
         invalidator: Invalidator,
+        more: Mapping[str, Callable[[], dict[str, Any]]],
     ) -> None:
         self._config = config
         self._filesystem = filesystem
         self._dispatcher = dispatcher
         self._watch = watch
         self._invalidator = invalidator
+        self._more = more
 
     def facts(self) -> dict[str, Any]:
         """All figures; times in ns since the epoch, sizes in bytes."""
@@ -55,7 +58,6 @@ class Status:
         return {
             "v": 1,
             "version": __version__,
-            "mode": "record",
             "mountpoint": config.mountpoint,
             "daemon": {
                 "pid": os.getpid(),
@@ -68,7 +70,8 @@ class Status:
                 "can_resend": config.agreement.can_resend,
             },
             "state": {"dir": config.state_dir},
-            "audit": {**fs.audit.stats(), "level": config.audit.level, "required": config.audit.required},
+            "audit": {**fs.audit.stats(), "required": fs.audit_required},
+            **{name: facts() for name, facts in self._more.items()},
             "operations": dict(sorted(fs.operations.items())),
             "nodes": len(fs.nodes),
             "handles": len(fs.handles),

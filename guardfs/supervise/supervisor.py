@@ -24,7 +24,9 @@ import msgspec
 from guardfs.audit.logfile import LogFile
 from guardfs.errors import GuardError
 from guardfs.mount import device, protocol
-from guardfs.mount.config import AuditOptions, DaemonConfig, Message, encode_config, parse
+from guardfs.mount.config import DaemonConfig, Message, PolicyOptions, encode_config, parse
+from guardfs.policy.effective import effective
+from guardfs.policy.model import Transcripts
 from guardfs.state.directory import StateDirectory
 from guardfs.supervise.holders import described, holders
 from guardfs.supervise.notify import notify
@@ -36,13 +38,14 @@ _LEAVE_SECONDS = 10.0
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What an operator asked for. timeout: seconds to wait for a quiet moment; force: do not insist on
-    one.
+    """What an operator asked for. audit: path of the log. timeout: seconds to wait for a quiet moment; force: do not
+    insist on one.
     """
 
     sessions: str
     state: str
-    audit: AuditOptions
+    audit: str
+    policy: PolicyOptions
     timeout: float = 10.0
     force: bool = False
     verbose: bool = False
@@ -100,7 +103,7 @@ class Supervisor:
     def __init__(self, settings: Settings, signals: Signals) -> None:
         self.settings = settings
         self.signals = signals
-        self.names = NameRules()
+        self.names = NameRules(settings.policy.policy.transcripts)
         self.backing = -1
         self.listing = -1  # the same directory, readable: for lock files, and the lock against a second guard
         self.fuse = -1
@@ -154,12 +157,13 @@ class Supervisor:
 
     def _probe_log(self) -> None:
         """A log that cannot be opened is found before the mount: each mount changes the device number."""
-        log = LogFile(self.settings.audit.file, self.settings.audit.keep)
+        settings = self.settings
+        log = LogFile(settings.audit, effective(settings.policy.policy, settings.policy.over).keep)
         try:
             log.open()
         except OSError as error:
             raise GuardError(
-                f"{self.settings.audit.file}: {error.strerror}", "choose another place with --audit"
+                f"{settings.audit}: {error.strerror}", "choose another place with --audit"
             ) from None
         finally:
             log.close()
@@ -195,6 +199,7 @@ class Supervisor:
             agreement=agreement,
             state_dir=settings.state,
             audit=settings.audit,
+            policy=settings.policy,
             fstype=self._fstype(),
             supervisor_pid=os.getpid(),
             started_ns=time.time_ns(),
@@ -297,7 +302,9 @@ class Supervisor:
             if self._control is not None:
                 watched.append(self._control)
             select.select(watched, [], [], None)
-            self._messages()
+            for message in self._messages():
+                if message.kind == "names":  # another policy: other files are locks
+                    self.names = NameRules(msgspec.json.decode(message.what, type=Transcripts))
             numbers = self.signals.take()
             for number in numbers:
                 if number == signal.SIGHUP and command is None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.gateway import Gateway
-from tests.gateway.guard import Guard, mounts_below
 from tests.gateway.install import Install, install
 from tests.gateway.model import ModelServer
+from tests.support.guard import Guard
+from tests.support.mounts import clear_mounts
 
 StartGateway = Callable[..., Gateway]
 StartGuard = Callable[..., Guard]
@@ -34,27 +34,27 @@ def model() -> Iterator[ModelServer]:
 def place(tmp_path: Path) -> Iterator[Path]:
     """A directory of the test's own; fails the test if a mount is left in it, and takes the mount away."""
     yield tmp_path
-    left = mounts_below(tmp_path)
-    for mount in reversed(left):
-        subprocess.run(["umount", "-l", str(mount)], check=False)
+    left = clear_mounts(tmp_path)
     assert not left, f"left mounted: {left}"
 
 
 @pytest.fixture
 def start_guard(place: Path) -> Iterator[StartGuard]:
-    """``start_guard(directory, *options)`` mounts; what is still mounted at the end is unmounted."""
+    """``start_guard(directory, *options)`` mounts, once no lock file is left; what is still mounted at the end is
+    unmounted, and a warning that it gave fails the test."""
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         pytest.skip("needs root and /dev/fuse")
     started: list[Guard] = []
 
     def start(directory: Path, *options: str) -> Guard:
-        guard = Guard(directory, place / f"guard-{len(started)}", *options)
+        guard = Guard(directory, place / f"guard-{len(started)}", *options, quiet=True)
         started.append(guard)
         return guard.start()
 
     yield start
     for guard in reversed(started):
-        guard.stop()
+        guard.destroy()
+        guard.check_said()
 
 
 @pytest.fixture

@@ -172,6 +172,25 @@ class Gateway:
         """The same in a thread; `ModelServer.wait_streaming` tells when its reply is under way."""
         return self._pool.submit(self.turn, key, message)
 
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """One request over its WebSocket, as its own clients make them: ``ask("chat.inject", sessionKey=KEY, ...)``.
+
+        ``chat.send`` returns when the run has ended. Its payload; `GatewayError` if it was refused or failed.
+        """
+        client = Path(__file__).with_name("socket.mjs")
+        done = subprocess.run(
+            [str(self.install.node), str(client), str(self.port), method, json.dumps(params)],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=TURN_SECONDS,
+        )
+        answer = json.loads(done.stdout or "null") or {"ok": False, "error": done.stderr}
+        if not answer["ok"]:
+            raise GatewayError(f"{method}: {answer['error']}")
+        payload: dict[str, Any] = answer["payload"]
+        return payload
+
     def session_file(self, key: str) -> Path | None:
         """The transcript of *key* as the registry ``sessions.json`` names it; it may not exist yet."""
         try:

@@ -13,9 +13,11 @@ import pytest
 from tests.gateway import foreign
 from tests.gateway.conftest import StartGateway, StartGuard
 from tests.gateway.gateway import Gateway
-from tests.gateway.guard import GUARDFS, Guard, events, mounts_below, snapshot
+from tests.gateway.guard import events, snapshot
 from tests.gateway.model import ModelServer
 from tests.gateway.reach import History
+from tests.support.guard import GUARDFS, Guard
+from tests.support.mounts import mounts_below
 
 pytestmark = [pytest.mark.gateway, pytest.mark.mount]
 

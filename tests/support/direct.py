@@ -13,6 +13,9 @@ from guardfs.mount.backing import Backing
 from guardfs.mount.caller import Caller
 from guardfs.mount.filesystem import FileSystem
 from guardfs.mount.operations.core import Later
+from guardfs.policy.decide import Decider
+from guardfs.policy.judge import Judge
+from guardfs.policy.load import load
 from guardfs.transcript.names import NameRules
 
 ROOT = 1
@@ -51,10 +54,13 @@ class Direct(FileSystem):
         audit_required: bool = False,
     ) -> None:
         self.log = Recorder()
+        policy = load("record").policy
+        names = NameRules(policy.transcripts)
         super().__init__(
             root_fd=os.open(directory, os.O_PATH | os.O_DIRECTORY),
             descriptors=descriptors,
-            names=NameRules(),
+            names=names,
+            judge=Judge(Decider(policy, lambda kind, name: None), names),
             processes=ProcessTable(),
             audit=self.log,  # type: ignore[arg-type]
             audit_required=audit_required,

@@ -11,6 +11,8 @@ from typing import Any
 from guardfs.audit.event import Kind, Operation
 from guardfs.audit.log import AuditLog
 from guardfs.lanes.writer import Process, Writer
+from guardfs.policy.facts import Decision
+from guardfs.transcript.records import Assembler
 
 NODE = Process(
     tgid=4102,
@@ -28,6 +30,7 @@ CRON = Writer(
     7001, 7001, True, "cron.sh", 0, 0, "ok",
     Process(7001, 60001, "/bin/dash", ("sh", "cron.sh"), ((1, "systemd"),), "/", None, None, None),
 )  # fmt: skip
+ALLOWED = Decision("gateway", ("process.exe",), "record", 0, "allow")
 OUTSIDE = Writer(0, 0, False, "", 0, 0, "outside", None)
 
 TRANSCRIPT = b"fb87a1b2-0000-4000-8000-000000000001.jsonl"
@@ -46,17 +49,18 @@ def operation(op: str = "create", *, kind: Kind = Kind.TRANSCRIPT, **more: Any) 
         "path": TRANSCRIPT,
         "kind": kind,
         "writer": GATEWAY,
+        "decision": ALLOWED,
     }
     return Operation(**{**facts, **more})
 
 
 def append(data: bytes = RECORD, offset: int = 1999, **more: Any) -> Operation:
-    return operation("write", offset=offset, size=len(data), append=True, data=data, node=7, **more)
+    records = Assembler().feed(7, offset, data)
+    return operation("write", offset=offset, size=len(data), append=True, records=records, node=7, **more)
 
 
 def make_log(directory: Path, **options: Any) -> AuditLog:
     """A log, not started, at ``audit.jsonl`` in *directory*, its head at ``audit.head``."""
-    options.setdefault("lane_of", lambda writer: f"lane:{writer.comm}")
     return AuditLog(str(directory / "audit.jsonl"), str(directory / "audit.head"), **options)
 
 

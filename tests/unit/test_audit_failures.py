@@ -33,7 +33,7 @@ def fill(log: AuditLog, count: int) -> None:
 def test_a_full_disk_holds_the_events_and_tears_no_line(small_disk: Path, tmp_path: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * 30_000)
-    log = AuditLog(str(small_disk / "a.jsonl"), str(tmp_path / "head"), lane_of=lambda writer: "x")
+    log = AuditLog(str(small_disk / "a.jsonl"), str(tmp_path / "head"))
     log.start()
     fill(log, 150)
     wait_for(lambda: log.failing)
@@ -60,7 +60,7 @@ def test_what_is_beyond_the_bounds_is_counted_and_said_when_the_disk_is_back(
     small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "MAX_EVENTS", 600)
-    log = AuditLog(str(small_disk / "a.jsonl"), str(tmp_path / "head"), lane_of=lambda writer: "x")
+    log = AuditLog(str(small_disk / "a.jsonl"), str(tmp_path / "head"))
     log.start()
     fill(log, 3000)
 
@@ -87,7 +87,7 @@ def test_what_is_beyond_the_bounds_is_counted_and_said_when_the_disk_is_back(
 
 def test_a_disk_that_stays_full_does_not_hold_up_the_end(small_disk: Path, tmp_path: Path) -> None:
     (small_disk / "ballast").write_bytes(b"x" * 60_000)
-    log = AuditLog(str(small_disk / "a.jsonl"), str(tmp_path / "head"), lane_of=lambda writer: "x")
+    log = AuditLog(str(small_disk / "a.jsonl"), str(tmp_path / "head"))
     log.start()
     fill(log, 100)
     wait_for(lambda: log.failing)

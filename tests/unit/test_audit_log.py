@@ -20,7 +20,8 @@ from guardfs.audit.levels import CHANGES, QUIET
 from guardfs.audit.log import AuditLog
 from guardfs.audit.verify import verify
 from guardfs.errors import GuardError
-from tests.unit.audit_tools import CRON, GATEWAY, NODE, append, make_log, operation, wait_for, written
+from guardfs.policy.facts import Decision
+from tests.unit.audit_tools import CRON, GATEWAY, NODE, RECORD, append, make_log, operation, wait_for, written
 
 
 def lines_written(log: AuditLog) -> bool:
@@ -36,7 +37,7 @@ def test_an_event_has_the_settled_names(tmp_path: Path) -> None:
     assert (started["op"], started["reason"], started["prev"]) == ("log", "started", "0" * 64)
     assert process["args"][-1] == "***" and process["tgid"] == 4102 and process["op"] == "process"
     assert list(event) == [
-        "v", "seq", "prev", "time", "op", "path", "writer", "lane", "session", "bytes", "offset", "append",
+        "v", "seq", "prev", "time", "op", "path", "writer", "lane", "evidence", "session", "bytes", "offset", "append",
         "record", "rule", "verdict", "errno", "us",
     ]  # fmt: skip
     assert event["writer"] == {
@@ -48,7 +49,7 @@ def test_an_event_has_the_settled_names(tmp_path: Path) -> None:
         "model": "m1",
     }  # fmt: skip
     assert event["session"] == "fb87a1b2-0000-4000-8000-000000000001"
-    assert event["lane"] == "lane:openclaw"
+    assert (event["lane"], event["evidence"]) == ("gateway", ["process.exe"])
     assert b"the text of a message" not in (tmp_path / "audit.jsonl").read_bytes()
     assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "audit.head").stat().st_mode & 0o777 == 0o600
@@ -137,7 +138,7 @@ def test_reopen_after_a_rotation_by_others(tmp_path: Path) -> None:
 def test_a_directory_that_is_gone_makes_the_log_fail_and_hold_its_events(tmp_path: Path) -> None:
     directory = tmp_path / "logs"
     directory.mkdir()
-    log = AuditLog(str(directory / "a.jsonl"), str(tmp_path / "head"), lane_of=lambda writer: "x", keep=1)
+    log = AuditLog(str(directory / "a.jsonl"), str(tmp_path / "head"), keep=1)
     log.start()
     assert not log.failing
     shutil.rmtree(directory)
@@ -190,7 +191,7 @@ def test_a_run_is_written_after_its_window_without_another_event(tmp_path: Path)
 
 def test_levels() -> None:
     def asked(level: str) -> set[tuple[str, int]]:
-        log = AuditLog("a", "h", level=level, lane_of=lambda writer: "x")  # type: ignore[arg-type]
+        log = AuditLog("a", "h", level=level)  # type: ignore[arg-type]
         return {(op, kind) for op in CHANGES | QUIET for kind in Kind if log.wants(op, kind)}
 
     changes = {(op, kind) for op in CHANGES for kind in Kind}
@@ -203,12 +204,12 @@ def test_levels() -> None:
 
 def test_emit_never_waits_for_a_thread_that_hangs_and_bounds_what_it_holds(tmp_path: Path) -> None:
     log = make_log(tmp_path)  # not started: nobody takes from the queue
-    data = b"x" * (1 << 20)
-    items = [append(data) for _ in range(300)]
+    items = [append(RECORD * 1000) for _ in range(300)]
     for item in items:
         log.emit(item)
-    held = sum(len(item.data) for item in items if item.data is not None)
-    assert held <= (32 + 32) << 20
+    held = sum(len(item.records or ()) for item in items)
+    assert held <= 132_000
+    assert held + sum(item.more for item in items) == 300_000
     assert log.stats()["queued"] == 300
     small = operation()
     for _ in range(100_000):
@@ -278,7 +279,7 @@ def test_a_log_that_cannot_be_kept_is_refused_with_its_mend(tmp_path: Path, kind
         other = make_log(tmp_path)
         other.start()
     with pytest.raises(GuardError) as caught:
-        AuditLog(str(path), str(tmp_path / "head2"), lane_of=lambda writer: "x").start()
+        AuditLog(str(path), str(tmp_path / "head2")).start()
     assert str(path) in caught.value.what and caught.value.mend
     if other is not None:
         other.close()
@@ -397,9 +398,10 @@ def test_names_that_are_not_utf_8_are_kept_exactly(tmp_path: Path) -> None:
 
 def test_identities_are_hashed_with_a_key(tmp_path: Path) -> None:
     key = "agent:main:feishu:direct:ou_1"
-    log = make_log(tmp_path, hash_key=b"secret", lane_of=lambda writer: f"session:{key}")
+    log = make_log(tmp_path, hash_key=b"secret")
     log.start()
-    log.emit(append(detail={"uid": 1000, "note": key}))
+    lane = Decision(f"session:{key}", ("label",), "record", 0, "allow")
+    log.emit(append(detail={"uid": 1000, "note": key}, decision=lane))
     log.close()
     text = (tmp_path / "audit.jsonl").read_text()
     event = json.loads(text.splitlines()[-1])

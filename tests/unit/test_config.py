@@ -8,18 +8,21 @@ import pytest
 
 from guardfs.errors import GuardError
 from guardfs.mount.config import (
-    AuditOptions,
     DaemonConfig,
     Message,
+    PolicyOptions,
     decode_config,
     encode_config,
     parse,
     send,
 )
 from guardfs.mount.protocol import Agreement
+from guardfs.policy.effective import Overrides
+from guardfs.policy.load import load
 
 
 def test_a_configuration_survives_the_journey() -> None:
+    loaded = load("openclaw")
     config = DaemonConfig(
         device="0:42",
         mountpoint="/srv/s\udcffx",  # a name that is not UTF-8, as os.fsdecode gives it
@@ -29,7 +32,10 @@ def test_a_configuration_survives_the_journey() -> None:
         lock_fd=6,
         agreement=Agreement(42, (1 << 39) | 1, 131072, 1 << 20),
         state_dir="/var/lib/x",
-        audit=AuditOptions(file="/var/log/x.jsonl", level="all", required=True),
+        audit="/var/log/x.jsonl",
+        policy=PolicyOptions(
+            loaded.policy, loaded.source, "/etc/guardfs/p.toml", loaded.digest, Overrides(level="all")
+        ),
         fstype="ext4",
         supervisor_pid=1,
         started_ns=2,

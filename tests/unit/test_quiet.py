@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from guardfs.supervise.quiet import live_locks, wait_for_quiet, why_not_quiet
+from guardfs.policy.model import Transcripts
 from guardfs.transcript.names import NameRules
 
-NAMES = NameRules()
+OPENCLAW = Transcripts(exclude=("*.trajectory.jsonl", "*.checkpoint.*.jsonl"))
+NAMES = NameRules(OPENCLAW)
 LONG_AGO = (1_700_000_000, 1_700_000_000)
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pyfuse3
 
+from guardfs.audit.event import Kind
 from guardfs.mount import libc
 from guardfs.mount.nodes import ROOT_ID, Node
 from guardfs.mount.operations.core import Context, now
 from guardfs.mount.operations.files import Files, without_set_id
+from guardfs.policy.judge import CLAIM, MAX_CLAIM
 
 STATUS = b"user.guardfs.status"
 _ATIME_NOW, _MTIME_NOW = 1 << 7, 1 << 8  # FUSE_SET_ATTR_*_NOW of <fuse_lowlevel.h>
@@ -142,6 +144,8 @@ class Attributes(Files):
         if node_id == ROOT_ID and name == STATUS:
             return self.status()
         node = self.node(node_id)
+        if name == CLAIM and node.kind is Kind.TRANSCRIPT:
+            return self._claimed(node, ctx)
         if node.opened:  # the usual question: security.capability, before the first write to a new file
             return self.below.getxattr(node.opened[-1], name)
         return self.below.getxattr(self.fds.path(node), name)
@@ -155,11 +159,44 @@ class Attributes(Files):
     def setxattr(self, node_id: int, name: bytes, value: bytes, ctx: Context) -> None:
         """Set an extended attribute; XATTR_CREATE and XATTR_REPLACE are decided by the file system below."""
         flags = self.request_flags
+        if name == CLAIM and self._claims(node_id, ctx, value):
+            return
         self._xattr(node_id, name, ctx, "set", lambda path: self.below.setxattr(path, name, value, flags))
 
     def removexattr(self, node_id: int, name: bytes, ctx: Context) -> None:
         """Remove an extended attribute."""
+        if name == CLAIM and self._claims(node_id, ctx, None):
+            return
         self._xattr(node_id, name, ctx, "remove", lambda path: self.below.removexattr(path, name))
+
+    def _claims(self, node_id: int, ctx: Context, value: bytes | None) -> bool:
+        """Take in what a process claims to be, or does no longer; False if the file is no transcript. Nothing is
+        written below: an attribute would move the file's ctime, and that alone fails a turn."""
+        node = self.node(node_id)
+        if node.kind is not Kind.TRANSCRIPT:
+            return False
+        begin = now()
+        writer = self.processes.writer(ctx.pid, ctx.uid, ctx.gid)
+        lane = None if value is None else value.decode("utf-8", "backslashreplace")
+        number = 0
+        if lane is None and self.judge.claimed(writer, node.path()) is None:
+            number = errno.ENODATA
+        elif lane is not None and not 0 < len(lane) <= MAX_CLAIM:
+            number = errno.EINVAL
+        else:
+            self.judge.claim(writer, node.path(), lane)
+        detail = {"name": CLAIM.decode(), "action": "remove" if lane is None else "set"}
+        self.note("xattr", begin, ctx, node.kind, node.path(), number, node, detail=detail)
+        if number:
+            raise OSError(number, os.strerror(number))
+        return True
+
+    def _claimed(self, node: Node, ctx: Context) -> bytes:
+        """What the caller's process has claimed to be on this transcript."""
+        lane = self.judge.claimed(self.processes.writer(ctx.pid, ctx.uid, ctx.gid), node.path())
+        if lane is None:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return lane.encode()
 
     def _xattr(self, node_id: int, name: bytes, ctx: Context, action: str, call: Any) -> None:
         begin = now()

@@ -22,11 +22,19 @@ from guardfs.mount.caller import Caller, caller_of
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.layout import Entry
 from guardfs.mount.nodes import Node, NodeTable, Seen, seen_of
+from guardfs.policy.judge import Judge
+from guardfs.policy.model import OperationClass
+from guardfs.transcript.formats import FORMATS
 from guardfs.transcript.names import NameRules
+from guardfs.transcript.records import Assembler, RecordMeta
 
 log = logging.getLogger("guardfs.mount")
 
 now = time.time_ns
+
+MAX_RECORDS = 1000
+"""Records described in one event; a write of 128 KiB of ``{}`` lines would otherwise make a line of
+megabytes."""
 
 _EXPECTED_NAMES = 8192
 _EXPECTED_NS = 5_000_000_000
@@ -94,6 +102,7 @@ class Core:
         root_fd: int,
         descriptors: int,
         names: NameRules,
+        judge: Judge,
         processes: ProcessTable,
         audit: AuditLog,
         audit_required: bool = False,
@@ -106,6 +115,9 @@ class Core:
         self.nodes.root.seen = seen_of(root)
         self.fds = Descriptors(self.nodes.root, root_fd, descriptors)
         self.kind = names.kind
+        self.judge = judge
+        self.records = Assembler(format=FORMATS[judge.decider.policy.transcripts.format])
+        self.registry_changed: Callable[[], None] = lambda: None
         self.processes = processes
         self.audit = audit
         self.audit_required = audit_required
@@ -138,6 +150,22 @@ class Core:
     def caller(self) -> Caller:
         """The caller of the request that is being answered, where pyfuse3 does not say."""
         return caller_of(self.request)
+
+    def reclassify(self, names: NameRules) -> None:
+        """Another policy is in force: what a name means, and how long the kernel may believe it, may have changed.
+
+        Names that the kernel knows not to exist stay so until they are made, or until what it believes of them ends.
+        """
+        self.kind = names.kind
+        self.records = Assembler(format=FORMATS[self.judge.decider.policy.transcripts.format])
+        for node in self.nodes:
+            kind = max((names.kind(name) for _, name in node.names), default=node.kind)
+            if node.is_dir or kind is node.kind:
+                continue
+            node.kind = kind
+            for parent, name in node.names:
+                self.forget_entry(parent.id, name)
+            self.forget_node(node.id)
 
     def times(self, node: Node, st: os.stat_result) -> Timeouts:
         """How long the kernel may believe what it is told of *node*."""
@@ -194,15 +222,33 @@ class Core:
         path: bytes,
         errno_: int = 0,
         node: Node | None = None,
+        *,
+        to: bytes | None = None,
+        data: bytes | None = None,
+        operation: OperationClass | None = None,
         **more: Any,
     ) -> None:
-        """Tell the log of one operation. Never raises: the operation is done, whatever becomes of its
-        event.
+        """Judge one operation and tell the log of it. Never raises: the operation is done, whatever becomes of its
+        event. data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not
+        tell.
         """
         try:
             if not self.audit.wants(op, kind):
                 return
             writer = self.processes.writer(caller.pid, caller.uid, caller.gid)
+            records: list[RecordMeta] | None = None
+            if data is not None:
+                records = self.records.feed(
+                    (node.id if node else path, writer.tgid), more.get("offset"), data
+                )
+            decision, lock, claim = self.judge.judge(
+                writer, op, kind, path, to, records[0] if records else None, operation
+            )
+            if not errno_ and kind is Kind.LOCK:
+                self.judge.happened(writer, op, kind, path, to)
+            if records is not None and len(records) > MAX_RECORDS:
+                more["more"] = len(records) - MAX_RECORDS
+                del records[MAX_RECORDS:]
             self.audit.emit(
                 Operation(
                     op=op,
@@ -211,7 +257,13 @@ class Core:
                     path=path,
                     kind=kind,
                     writer=writer,
+                    decision=decision,
                     errno=errno_,
+                    to=to,
+                    records=records,
+                    operation=operation,
+                    lock=lock,
+                    claim=claim,
                     node=node.id if node is not None else 0,
                     **more,
                 )

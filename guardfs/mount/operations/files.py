@@ -14,6 +14,7 @@ from guardfs.mount.caller import Caller
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Core, Handle, Later, now
 from guardfs.mount.operations.names import Names, open_flags
+from guardfs.policy.facts import operation_class
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
@@ -206,23 +207,29 @@ class Files(Names, Core):
                     self.unseen(node.path(), node.kind, "modified", before, node.seen)
             if node.setid:
                 self.drop_set_id(node, st, caller, handle.fd)
-            self.note(
-                "write",
-                begin,
-                caller,
-                node.kind,
-                node.path(),
-                0,
-                node,
-                offset=offset,
-                size=written,
-                append=handle.append,
-                data=data if node.kind is Kind.TRANSCRIPT else None,
-            )
+            size_before = before[0] if before is not None else st.st_size - written
+            whole = data if written == len(data) else data[:written]
+            self._note_write(handle, offset, written, begin, caller, 0, size_before, whole)
         except Exception:
             self.internal_error("write, after it was done")
 
     def _not_written(self, handle: Handle, offset: int, begin: int, caller: Caller, error: OSError) -> None:
+        seen = handle.node.seen
+        before = seen[0] if seen is not None else None
+        self._note_write(handle, offset, 0, begin, caller, error.errno or errno.EIO, before)
+
+    def _note_write(
+        self,
+        handle: Handle,
+        offset: int,
+        size: int,
+        begin: int,
+        caller: Caller,
+        errno_: int,
+        size_before: int | None,
+        data: bytes | None = None,
+    ) -> None:
+        """Tell of a write, done or failed. size_before: the file's, bytes, None where unknown."""
         node = handle.node
         self.note(
             "write",
@@ -230,11 +237,13 @@ class Files(Names, Core):
             caller,
             node.kind,
             node.path(),
-            error.errno or errno.EIO,
+            errno_,
             node,
             offset=offset,
-            size=0,
+            size=size,
             append=handle.append,
+            data=data if node.kind is Kind.TRANSCRIPT else None,
+            operation=operation_class("write", append=handle.append, offset=offset, size_before=size_before),
         )
 
     def fsync(self, number: int, datasync: bool) -> Later:

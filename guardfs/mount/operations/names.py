@@ -13,6 +13,7 @@ from guardfs.audit.event import Kind
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Core, Handle, now
+from guardfs.policy.facts import operation_class
 
 _OPEN_STRIPPED = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW | os.O_SYNC
 
@@ -298,14 +299,20 @@ class Names(Core):
         source, target = self.node(parent_id), self.node(new_parent_id)
         kind = max(self.kind(name), self.kind(new_name))
         path, to = self.child_path(source, name), self.child_path(target, new_name)
-        detail = {"flags": "exchange" if flags & pyfuse3.RENAME_EXCHANGE else "noreplace"} if flags else None
+        more: dict[str, Any] = {"to": to}
+        if flags:
+            more["detail"] = {"flags": "exchange" if flags & pyfuse3.RENAME_EXCHANGE else "noreplace"}
+        onto = self.kind(new_name) is Kind.TRANSCRIPT
+        more["operation"] = operation_class("rename", onto_transcript=onto)
         try:
             self.gate()
             moved = self._move(source, name, target, new_name, flags)
         except OSError as error:
-            self.note("rename", begin, ctx, kind, path, error.errno or errno.EIO, to=to, detail=detail)
+            self.note("rename", begin, ctx, kind, path, error.errno or errno.EIO, **more)
             raise
-        self.note("rename", begin, ctx, kind, path, 0, moved, to=to, detail=detail)
+        self.note("rename", begin, ctx, kind, path, 0, moved, **more)
+        if to == self.judge.registry:
+            self.registry_changed()
 
     def _move(self, source: Node, name: bytes, target: Node, new_name: bytes, flags: int) -> Node | None:
         moved = self.nodes.entry(source, name)

@@ -1,0 +1,166 @@
+"""The policy in force: compiled, put in place of the old one between two requests, told of in log and status.
+
+The follower's thread hands over what it has checked, or what is wrong with it. A policy is compiled there; the loop
+only exchanges references, so no request waits for a reload.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import pwd
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from guardfs.audit.event import Notice
+from guardfs.audit.log import AuditLog
+from guardfs.mount.config import PolicyOptions
+from guardfs.mount.filesystem import FileSystem
+from guardfs.policy.decide import Decider
+from guardfs.policy.effective import Effective, beyond, effective, unchangeable
+from guardfs.policy.follow import Follower
+from guardfs.policy.judge import Judge
+from guardfs.policy.model import Policy
+from guardfs.policy.problem import PolicyError, Problem
+from guardfs.transcript.names import NameRules
+
+log = logging.getLogger("guardfs.policy")
+
+_TOLD = 20
+"""Problems of a refused policy that stand in its event; `guardfs policy check` shows all."""
+
+Post = Callable[[Callable[[], None]], None]
+
+
+def ids(kind: Literal["user", "group"], name: str) -> int | None:
+    """The number of a user or group, as this machine knows it; None if it does not."""
+    try:
+        return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
+    except (KeyError, OSError, ValueError):
+        return None
+
+
+class PolicyKeeper:
+    """Holds the policy of one mount. Before `start` it is only the one to begin with."""
+
+    def __init__(self, options: PolicyOptions, audit: AuditLog) -> None:
+        self.policy = options.policy
+        self.digest = options.digest
+        self.settings: Effective = effective(options.policy, options.over)
+        self.judge = Judge(Decider(options.policy, ids), NameRules(options.policy.transcripts))
+        self.changed: Callable[[Policy], None] = lambda policy: None
+        self._options = options
+        self._audit = audit
+        self._since_ns = time.time_ns()
+        self._reloads = 0
+        self._refused = 0
+        self._error = ""
+        self._follower: Follower | None = None
+        self._filesystem: FileSystem | None = None
+        self._post: Post = lambda work: work()
+
+    def start(self, filesystem: FileSystem, post: Post) -> None:
+        """Follow the file from now on. post: runs a function on the loop."""
+        self._filesystem = filesystem
+        self._post = post
+        self._tell("loaded", new=self.digest)
+        if self._options.path is not None:
+            self._follower = Follower(
+                self._options.path, self.digest, self._loaded, self._refuse, self._unchanged
+            )
+            self._follower.start()
+
+    def look(self) -> None:
+        """Look at the file now (SIGHUP)."""
+        if self._follower is not None:
+            self._follower.now()
+
+    def close(self) -> None:
+        """Follow no more."""
+        if self._follower is not None:
+            self._follower.close()
+
+    # ---- in the follower's thread
+
+    def _loaded(self, policy: Policy, digest: str, warnings: Sequence[Problem]) -> None:
+        settings = effective(policy, self._options.over)
+        cannot = beyond(settings) or unchangeable(self.settings, settings)
+        if cannot is not None:
+            raise PolicyError(self._options.source, [Problem(None, None, "", *cannot)], digest=digest)
+        for problem in warnings:
+            log.warning("%s", problem.text(self._options.source))
+        decider, names = Decider(policy, ids), NameRules(policy.transcripts)
+        self._post(lambda: self._apply(policy, digest, settings, decider, names))
+
+    def _refuse(self, problems: Sequence[Problem], digest: str | None) -> None:
+        lines = [problem.text(self._options.source) for problem in problems if problem.severity == "error"]
+        for line in lines[:_TOLD]:
+            log.error("%s", line)
+        log.error("%s: not taken; the policy in force stays", self._options.source)
+        self._refused += 1
+        self._error = lines[0] if lines else "not taken"
+        told = [
+            {
+                "line": problem.line,
+                "column": problem.column,
+                "key": problem.key,
+                "what": problem.what,
+                "mend": problem.mend,
+            }
+            for problem in problems[:_TOLD]
+        ]
+        self._post(
+            lambda: self._tell("refused", old=self.digest, new=digest, problems=told, total=len(problems))
+        )
+
+    def _unchanged(self, asked: bool) -> None:
+        """The file is (again) what is in force."""
+        self._error = ""
+        log.info("%s: %s", self._options.source, "not changed" if asked else "back to the policy in force")
+
+    # ---- on the loop
+
+    def _apply(
+        self, policy: Policy, digest: str, settings: Effective, decider: Decider, names: NameRules
+    ) -> None:
+        filesystem = self._filesystem
+        assert filesystem is not None
+        old, before = self.digest, self.policy
+        self.judge.use(decider, names)
+        if policy.transcripts != before.transcripts:
+            filesystem.reclassify(names)
+        filesystem.audit_required = settings.required
+        self._audit.use(settings.level, settings.max_bytes, settings.keep)
+        self.policy, self.digest, self.settings = policy, digest, settings
+        self._since_ns = time.time_ns()
+        self._reloads += 1
+        self._error = ""
+        log.info("%s: taken; %d lanes, %d rules", self._options.source, len(policy.lanes), len(policy.rules))
+        self._tell("loaded", old=old, new=digest)
+        self.changed(policy)
+
+    # ---- anywhere
+
+    def _tell(self, change: str, **more: Any) -> None:
+        facts = {"source": self._options.source, "change": change, "mode": self.settings.mode, **more}
+        self._audit.emit(Notice("policy", time.time_ns(), facts))
+
+    def facts(self) -> dict[str, Any]:
+        """For `status`. hits: operations that each rule has decided since this policy is in force."""
+        hits, policy = self.judge.hits, self.policy
+        return {
+            "source": self._options.source,
+            "mode": self.settings.mode,
+            "followed": self._options.path is not None,
+            "digest": self.digest,
+            "since_ns": self._since_ns,
+            "reloads": self._reloads,
+            "refused": self._refused,
+            "error": self._error,
+            "lanes": len(policy.lanes),
+            "hits": {rule.name: hits[index] for index, rule in enumerate(policy.rules)},
+            "transcripts": msgspec.to_builtins(policy.transcripts),
+        }
