@@ -215,8 +215,9 @@ class Guard:
 
 
 def _unaccounted(status: dict[str, Any]) -> int:
-    """Descriptors of the daemon that are neither nodes', nor open files', nor held on threads in /proc."""
+    """Descriptors of the daemon that are neither nodes', nor open files', nor held on threads or owners of fences."""
     held = status["path_descriptors"] + status["handles"] + status["processes"]["threads"]
+    held += status["fences"]["watched"]
     return int(status["daemon"]["descriptors"] - held)
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from guardfs.audit.event import Kind
-from guardfs.fence.locks import LockTable
 from guardfs.lanes.writer import Process, Writer
 from guardfs.policy.facts import Facts, operation_class
 from guardfs.policy.files import Files
@@ -120,7 +119,7 @@ class _Sessions:
     def __init__(self, transcripts: Transcripts) -> None:
         self.names = NameRules(transcripts)
         self.files = Files(transcripts)
-        self.locks = LockTable()
+        self.locked: set[bytes] = set()  # transcripts whose lock the one process holds
         self.sizes: dict[str, int] = {}
         self.leaves: dict[str, str | None] = {}
         self.opened: dict[str, list[_Open]] = {}
@@ -139,7 +138,7 @@ class _Sessions:
             to=to.encode() if to else None,
             record=record,
             continues=self._continues(path, record),
-            lock=self.locks.relation(transcript, TGID, START) if kind else "free",
+            lock="own" if kind and transcript in self.locked else "free",
         )
         if not operation.get("error"):
             self._happened(operation, kind, transcript, record)
@@ -188,7 +187,7 @@ class _Sessions:
             self.sizes.pop(path, None)
             self.leaves.pop(path, None)
             if kind is Kind.LOCK:
-                self.locks.removed(transcript)
+                self.locked.discard(transcript)
         elif op == "rename":
             self.sizes[operation["to"]] = self.sizes.pop(path, 0)
             self.leaves.pop(path, None)
@@ -197,7 +196,7 @@ class _Sessions:
         path, flags = operation["path"], operation["flags"]
         creates = "creat" in flags and path not in self.sizes
         if creates and kind is Kind.LOCK:
-            self.locks.created(transcript, TGID, START)
+            self.locked.add(transcript)
         if creates or "trunc" in flags:
             self.sizes[path] = 0
             self.leaves[path] = None

@@ -1,0 +1,105 @@
+"""One lock cycle of one process: what its holder did to the transcript while it had the lock file. Pure."""
+
+from __future__ import annotations
+
+from guardfs.fence.changes import Changes
+from guardfs.fence.events import Actor
+from guardfs.fence.fingerprint import Fingerprint
+from guardfs.transcript.meta import RecordMeta
+
+LOOK, READ, WRITE, MAIN_READ, MAIN_WRITE = "LRWrw"
+"""Letters of a cycle's shape. The capital ones are by threads of the holder's kind (main or pool), the small ones
+by the main thread while a pool thread holds the lock."""
+
+_MAX_SHAPE = 64
+_MAX_LOOKS = 6
+
+
+class Look:
+    """One look at the transcript. since: the changes after it. before: those that the owner's fence had at that
+    moment, kept only where what was seen is not what the owner expects."""
+
+    __slots__ = ("before", "mono", "seen", "since", "tid", "wall")
+
+    def __init__(self, tid: int, seen: Fingerprint, mono: int, wall: int) -> None:
+        self.tid = tid
+        self.seen = seen
+        self.mono = mono
+        self.wall = wall
+        self.since: Changes | None = None
+        self.before: Changes | None = None
+
+
+class Cycle:
+    """From the creation of the lock file to its removal.
+
+    actor: who created it. looks: its looks, oldest first; of many, the first ones and the last ones. orphan:
+    somebody else took the lock file away; the holder does not know. leaf: id of the last record that its process
+    wrote in it.
+    """
+
+    __slots__ = ("_shape", "_tids", "actor", "leaf", "looks", "mono", "orphan", "wall")
+
+    def __init__(self, actor: Actor, mono: int, wall: int) -> None:
+        self.actor = actor
+        self.mono = mono
+        self.wall = wall
+        self.looks: list[Look] = []
+        self.orphan = False
+        self.leaf: str | None = None
+        self._shape = ""
+        self._tids: list[int] = []
+
+    @property
+    def shape(self) -> str:
+        """What happened, in order, one letter each."""
+        return self._shape
+
+    def kin(self, actor: Actor) -> bool:
+        """Whether *actor*, of the holder's process, is a thread of the holder's kind. The gateway's main thread
+        looks at transcripts all the time; its pool threads do so for whoever holds the lock."""
+        return actor.main == self.actor.main
+
+    def note(self, letter: str, tid: int) -> None:
+        """Something else than a look happened."""
+        if len(self._shape) >= _MAX_SHAPE:  # how it began, and how it ends, is what tells cycles apart
+            half = _MAX_SHAPE // 2
+            self._shape = self._shape[:half] + self._shape[half + 1 :]
+            del self._tids[half]
+        self._shape += letter
+        self._tids.append(tid)
+
+    def look(self, actor: Actor, seen: Fingerprint, mono: int, wall: int) -> Look:
+        """A thread of the holder's kind looked."""
+        self.note(LOOK, actor.tid)
+        look = Look(actor.tid, seen, mono, wall)
+        if len(self.looks) >= _MAX_LOOKS:
+            del self.looks[_MAX_LOOKS // 2]
+        self.looks.append(look)
+        return look
+
+    def wrote(self, records: tuple[RecordMeta, ...], leaf: str | None) -> None:
+        """Its process wrote *records* in it; *leaf*: the last record of its fence. What does not go on from the last
+        one is another lane's; where there is none yet, a message counts for more than control metadata. The header is
+        nobody's parent."""
+        for record in records:
+            if record.type == "session" or record.id is None:
+                continue
+            last = self.leaf or leaf
+            if last is None or record.parent == last or (leaf is None and record.type == "message"):
+                self.leaf = record.id
+
+    def take_back(self, tid: int) -> None:
+        """What thread *tid* did last on the transcript, if it was a look, was the name lookup of an open: FUSE
+        cannot tell the two when the lookup comes."""
+        for index in range(len(self._tids) - 1, -1, -1):
+            if self._tids[index] != tid:
+                continue
+            if self._shape[index] == LOOK:
+                self._shape = self._shape[:index] + self._shape[index + 1 :]
+                del self._tids[index]
+                for place in range(len(self.looks) - 1, -1, -1):
+                    if self.looks[place].tid == tid:
+                        del self.looks[place]
+                        break
+            return

@@ -1,0 +1,152 @@
+"""From an operation as the log names it to the events of the fence machine. Pure.
+
+An operation touches one or two names: that of a rename or link as well as its target's. Each name that is a transcript,
+or a transcript's lock file, gives one event. What changes nothing and failed gives none, but for a look that found
+nothing: "absent" is what the agent then relies on.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from collections.abc import Callable
+
+import msgspec
+
+from guardfs.audit.event import Kind as NameKind
+from guardfs.fence.events import Actor, Event, Kind
+from guardfs.fence.fingerprint import ABSENT, Fingerprint
+from guardfs.policy.model import OperationClass
+from guardfs.transcript.meta import RecordMeta
+from guardfs.transcript.names import NameRules
+
+_OF_TRANSCRIPT = {
+    "look": Kind.LOOK,
+    "create": Kind.CREATE,
+    "mknod": Kind.CREATE,
+    "symlink": Kind.CREATE,
+    "truncate": Kind.TRUNCATE,
+    "attributes": Kind.ATTRIBUTES,
+    "xattr": Kind.ATTRIBUTES,
+    "link": Kind.ATTRIBUTES,
+    "unlink": Kind.UNLINK,
+    "rename": Kind.RENAME_AWAY,
+}
+
+
+class Happening(msgspec.Struct, frozen=True, gc=False):
+    """One operation, done or failed.
+
+    op: as in the audit log. kind: the kind of *path* or, of a rename or link, the greater one of both names. path, to:
+    raw bytes below the mount. before, after: fingerprints of the file; replaced: of the one that a rename took the name
+    from; None where nobody knows. records: what a write ended or began. writes: an open that may write. mono, wall: ns.
+    fenced: False for what says nothing of fences: an fstat.
+    """
+
+    op: str
+    kind: NameKind
+    path: bytes
+    mono: int
+    wall: int
+    errno: int = 0
+    to: bytes | None = None
+    before: Fingerprint | None = None
+    after: Fingerprint | None = None
+    replaced: Fingerprint | None = None
+    records: tuple[RecordMeta, ...] = ()
+    operation: OperationClass | None = None
+    writes: bool = False
+    fenced: bool = True
+
+
+class Feed:
+    """Makes events for one mount. watches: whether the machine wants to know of a transcript (`Machine.watches`)."""
+
+    def __init__(self, names: NameRules, watches: Callable[[bytes], bool]) -> None:
+        self.names = names
+        self._watches = watches
+
+    def events(self, happening: Happening, actor: Actor) -> list[Event]:
+        """What the machine is to be told."""
+        if not happening.fenced:
+            return []
+        if happening.errno and not (happening.op == "look" and happening.errno == errnos.ENOENT):
+            return []
+        if happening.to is not None and happening.op in ("rename", "link"):
+            return self._two_names(happening, actor)
+        if happening.kind is NameKind.LOCK:
+            return self._lock(happening, actor, happening.path, happening.op)
+        if not self._watches(happening.path):
+            return []
+        kind = _kind(happening)
+        if kind is None:
+            return []
+        before, after = happening.before, happening.after
+        if kind is Kind.LOOK:
+            before, after = None, ABSENT if happening.errno else after
+        elif kind is Kind.CREATE:
+            before = ABSENT
+        elif kind is Kind.UNLINK:
+            after = ABSENT
+        return [self._event(kind, happening.path, happening, actor, before, after)]
+
+    def _two_names(self, happening: Happening, actor: Actor) -> list[Event]:
+        """A rename or link, each of whose names may be a transcript, a lock, or neither."""
+        found: list[Event] = []
+        path, to = happening.path, happening.to or b""
+        rename = happening.op == "rename"
+        if self._kind(path) is NameKind.LOCK:
+            found += self._lock(happening, actor, path, "unlink" if rename else "look")
+        elif self._kind(path) is NameKind.TRANSCRIPT and self._watches(path):
+            away = Kind.RENAME_AWAY if rename else Kind.ATTRIBUTES
+            after = ABSENT if rename else happening.after
+            found.append(self._event(away, path, happening, actor, happening.before, after, to))
+        if self._kind(to) is NameKind.LOCK:
+            found += self._lock(happening, actor, to, "create")
+        elif self._kind(to) is NameKind.TRANSCRIPT and self._watches(to):
+            found.append(
+                self._event(Kind.RENAME_OVER, to, happening, actor, happening.replaced, happening.after, path)
+            )
+        return found
+
+    def _lock(self, happening: Happening, actor: Actor, path: bytes, op: str) -> list[Event]:
+        transcript = self.transcript_of(path)
+        if op in ("create", "mknod", "symlink"):
+            kind = Kind.LOCK_CREATED
+        elif op == "unlink":
+            kind = Kind.LOCK_REMOVED
+        elif op == "look" and self._watches(transcript):
+            kind = Kind.LOCK_LOOK
+        else:
+            return []
+        return [self._event(kind, transcript, happening, actor, None, None)]
+
+    @staticmethod
+    def _event(
+        kind: Kind,
+        transcript: bytes,
+        happening: Happening,
+        actor: Actor,
+        before: Fingerprint | None,
+        after: Fingerprint | None,
+        to: bytes | None = None,
+    ) -> Event:
+        return Event(
+            kind, transcript, actor, happening.mono, happening.wall, before, after, happening.records, to
+        )
+
+    def _kind(self, path: bytes) -> NameKind:
+        return self.names.kind(path[path.rfind(b"/") + 1 :])
+
+    def transcript_of(self, path: bytes) -> bytes:
+        """The path of the transcript that the lock *path* belongs to."""
+        slash = path.rfind(b"/") + 1
+        return path[:slash] + (self.names.transcript_of(path[slash:]) or path[slash:])
+
+
+def _kind(happening: Happening) -> Kind | None:
+    op = happening.op
+    if op == "write":
+        return Kind.REWRITE if happening.operation == "rewrite" else Kind.APPEND
+    if op == "open":
+        return Kind.OPEN_WRITE if happening.writes else Kind.OPEN_READ
+    return _OF_TRANSCRIPT.get(op)

@@ -1,0 +1,279 @@
+"""The fence machine: events in, relations and effects out. Pure: no clock, no file; one object for one mount.
+
+    machine = Machine(idle_timeout_ns=15 * 60 * 10**9)
+    outcome = machine.apply(event)       # after the operation was done, in the order of the answers
+    machine.relate(...)                  # before it is done: the same relation, and nothing is changed
+
+A transcript on which nothing goes on costs its token only. Cycles and fences are those of a *process* (tgid,
+start): two processes can have a fence on one transcript at the same time; the oldest one is the one that `Outcome`
+speaks of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from guardfs.fence.cycle import MAIN_READ, MAIN_WRITE, READ, WRITE, Cycle
+from guardfs.fence.effects import NONE, Effect, FenceFacts, LockLost, LockReclaimed, Outcome
+from guardfs.fence.events import CHANGES, OPENS, Actor, Event, Kind, ProcessKey
+from guardfs.fence.fence import Place
+from guardfs.fence.fingerprint import Fingerprint
+from guardfs.fence.judge import Judge
+from guardfs.fence.places import Places
+from guardfs.fence.protocol import PROTOCOLS, FenceProtocol
+from guardfs.fence.relation import relate
+from guardfs.fence.tokens import Tokens
+from guardfs.fence.versions import DEFAULT, Rule
+from guardfs.policy.model import LockRelation
+from guardfs.transcript.meta import RecordMeta
+
+IDLE_TIMEOUT_NS = 15 * 60 * 10**9
+
+
+class FenceView(msgspec.Struct, frozen=True):
+    """One open fence, for `guardfs status`. age, silent: ns. changes: by anybody since its baseline."""
+
+    fence: FenceFacts
+    baseline: Fingerprint
+    age: int
+    silent: int
+    checks: int
+    refreshes: int
+    changes: int
+    locked: bool
+
+
+class Machine:
+    """All fences of one mount. Not thread-safe.
+
+    protocol: how fences show. rule: what the agent's version does at a check. idle_timeout_ns: silence of an owner,
+    without the lock file, after which its fence closes; noticed at a TICK.
+    """
+
+    def __init__(
+        self,
+        *,
+        protocol: str | FenceProtocol = "lock-file",
+        rule: Rule = DEFAULT,
+        idle_timeout_ns: int = IDLE_TIMEOUT_NS,
+        tokens: Tokens | None = None,
+    ) -> None:
+        strategy = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
+        self._judge = Judge(strategy, rule, tokens or Tokens())
+        self._begins, self._ends = strategy.begins, strategy.ends
+        self._ongoing = Places(self._judge, idle_timeout_ns)
+        self._places = self._ongoing.all
+
+    # -- what the mount asks ---------------------------------------------------------------------------------------
+
+    def apply(self, event: Event) -> Outcome:
+        """Takes in one event. relation and continues are as they were when it came; effects tell what it changed."""
+        kind = event.kind
+        place = self._places.get(event.transcript)
+        if place is None:
+            if kind in self._begins:
+                place = self._places[event.transcript] = Place()
+            elif kind is Kind.EXIT:
+                return _told(self._ongoing.exit(event.actor.process, event.mono, event.wall))
+            elif kind is Kind.TICK:
+                return _told(self._ongoing.tick(event.mono, event.wall))
+            else:
+                return NONE
+        outcome = NONE
+        if place.fences:
+            outcome = relate(place, event.actor, kind, event.records, self._judge.protocol)
+        effects: list[Effect] = []
+        if kind in self._begins:
+            effects = self._begin(place, event)
+        elif kind in self._ends:
+            effects = self._end(place, event)
+        elif kind is Kind.LOCK_LOOK:
+            effects = self._missed(place, event)
+        else:
+            self._note(place, event)
+        if effects:
+            outcome = msgspec.structs.replace(outcome, effects=tuple(effects))
+        if place.quiet:
+            del self._places[event.transcript]
+        return outcome
+
+    def relate(
+        self, transcript: bytes, actor: Actor, kind: Kind, records: tuple[RecordMeta, ...] = ()
+    ) -> Outcome:
+        """The relation that an operation would have now."""
+        place = self._places.get(transcript)
+        return (
+            NONE
+            if place is None or not place.fences
+            else relate(place, actor, kind, records, self._judge.protocol)
+        )
+
+    def watches(self, transcript: bytes) -> bool:
+        """Whether anything but a new cycle matters to *transcript* now; if not, no other event needs to be made."""
+        return transcript in self._places
+
+    def lock(self, transcript: bytes, actor: Actor) -> LockRelation:
+        """Who holds the lock file: nobody, *actor*'s process, or another (a dead one, too)."""
+        place = self._places.get(transcript)
+        holder = None if place is None else place.holder or place.left
+        if holder is None:
+            return "free"
+        return "own" if holder.process == actor.process else "other"
+
+    def fences(self, mono: int) -> Iterator[FenceView]:
+        """The open fences; mono: now."""
+        for place in self._places.values():
+            for fence in place.fences:
+                yield FenceView(
+                    fence.facts,
+                    fence.baseline,
+                    mono - fence.opened_mono,
+                    mono - fence.seen,
+                    fence.checks,
+                    fence.refreshes,
+                    fence.changes.count,
+                    place.holds(fence.process),
+                )
+
+    @property
+    def open_fences(self) -> int:
+        """Their number."""
+        return sum(len(place.fences) for place in self._places.values())
+
+    @property
+    def places(self) -> int:
+        """Transcripts of which more is known than their token."""
+        return len(self._places)
+
+    def processes(self) -> frozenset[ProcessKey]:
+        """Processes whose end matters: those with a cycle or a fence. The mount watches them (pidfd)."""
+        return frozenset(self._ongoing.of_process)
+
+    def tokens(self) -> dict[bytes, int]:
+        """The last token of every transcript, to be kept; `FenceOpened` tells each new one."""
+        return self._judge.tokens.snapshot()
+
+    @property
+    def token_floor(self) -> int:
+        """To be kept with `tokens`."""
+        return self._judge.tokens.floor
+
+    def restore(self, tokens: Mapping[bytes, int], floor: int = 0) -> None:
+        """Goes on from kept tokens."""
+        self._judge.tokens.restore(tokens, floor)
+
+    def set_idle_timeout(self, ns: int) -> None:
+        """Takes effect on open fences, too."""
+        self._ongoing.set_idle_timeout(ns)
+
+    def set_rule(self, rule: Rule) -> None:
+        """Another version of the agent is known to run."""
+        self._judge.rule = rule
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, place: Place, event: Event) -> list[Effect]:
+        actor = event.actor
+        effects: list[Effect] = []
+        left, place.left = place.left, None
+        if left is not None:
+            effects.append(LockReclaimed(event.transcript, left, actor, event.wall))
+        holder = place.holder
+        if holder is not None and holder.process != actor.process:
+            effects.append(self._lose(place, holder, event))
+        earlier = place.cycles.pop(actor.process, None)
+        if earlier is not None:  # its lock was taken away, so its release was not seen
+            effects += self._ongoing.judged(event.transcript, place, earlier, event.mono, event.wall)
+        place.holder = actor
+        place.cycles[actor.process] = Cycle(actor, event.mono, event.wall)
+        self._ongoing.of_process.setdefault(actor.process, set()).add(event.transcript)
+        return effects
+
+    def _end(self, place: Place, event: Event) -> list[Effect]:
+        holder, actor = place.holder, event.actor
+        if holder is None:
+            left, place.left = place.left, None
+            return [] if left is None else [LockReclaimed(event.transcript, left, actor, event.wall)]
+        if holder.process != actor.process:
+            return [self._lose(place, holder, event)]
+        place.holder = None
+        cycle = place.cycles.pop(holder.process, None)
+        effects = (
+            []
+            if cycle is None
+            else self._ongoing.judged(event.transcript, place, cycle, event.mono, event.wall)
+        )
+        self._ongoing.let_go(event.transcript, place, holder.process)
+        return effects
+
+    def _missed(self, place: Place, event: Event) -> list[Effect]:
+        """Whoever has lost its lock file looks for it when it wants to release it."""
+        process = event.actor.process
+        cycle = place.cycles.get(process)
+        if cycle is None or not cycle.orphan or not cycle.kin(event.actor):
+            return []
+        del place.cycles[process]
+        effects = self._ongoing.judged(event.transcript, place, cycle, event.mono, event.wall)
+        self._ongoing.let_go(event.transcript, place, process)
+        return effects
+
+    def _lose(self, place: Place, holder: Actor, event: Event) -> LockLost:
+        """Its cycle is read when its process looks for the lock file, or makes a new one."""
+        place.holder = None
+        cycle = place.cycles.get(holder.process)
+        if cycle is not None:
+            cycle.orphan = True
+        return LockLost(event.transcript, holder, event.actor, event.wall)
+
+    def _note(self, place: Place, event: Event) -> None:
+        kind, actor = event.kind, event.actor
+        cycle = place.cycles.get((actor[0], actor[1])) if kind is not Kind.UNSEEN else None
+        known = place.known
+        missed = place.missed(event)
+        if missed is not None:
+            self._change(place, missed, None)
+        if kind is Kind.LOOK:
+            if cycle is not None and event.after is not None and cycle.kin(actor):
+                look = cycle.look(actor, event.after, event.mono, event.wall)
+                fence = place.any_fence(actor.process)
+                if fence is not None and not fence.expects(look) and len(cycle.looks) < 4:
+                    look.before = fence.changes.copy()
+            elif actor.main and event.after is not None:
+                fence = place.any_fence(actor.process)
+                if fence is not None:
+                    fence.looked(actor.tid, event.after, event.mono, event.wall)
+            return
+        if kind in OPENS:
+            if cycle is not None and cycle.kin(actor):
+                cycle.take_back(actor.tid)
+            elif actor.main:
+                fence = place.any_fence(actor.process)
+                if fence is not None:
+                    fence.take_back(actor.tid)
+        if kind is Kind.OPEN_READ:
+            if cycle is not None and (cycle.kin(actor) or actor.main):
+                cycle.note(READ if cycle.kin(actor) else MAIN_READ, actor.tid)
+        elif kind is Kind.UNSEEN and event.after == known:
+            return  # the watch told what had been found already
+        elif kind in CHANGES and (event.before is None or event.before != event.after):
+            self._change(place, event, cycle)
+
+    def _change(self, place: Place, event: Event, cycle: Cycle | None) -> None:
+        actor = event.actor
+        bystander = cycle is not None and self._judge.protocol.bystander(cycle)
+        locked = cycle is not None and not cycle.orphan and (cycle.kin(actor) or not bystander)
+        process = None if event.kind is Kind.UNSEEN else actor.process
+        fence = None if cycle is None else place.any_fence(cycle.actor.process)
+        leaf = None if fence is None else place.leaf(fence)
+        place.take_in(event, process, actor.main, locked)
+        if cycle is None or not (cycle.kin(actor) or actor.main):
+            return
+        cycle.note(WRITE if cycle.kin(actor) else MAIN_WRITE, actor.tid)
+        if not bystander:
+            cycle.wrote(event.records, leaf)
+
+
+def _told(effects: list[Effect]) -> Outcome:
+    return Outcome(effects=tuple(effects)) if effects else NONE

@@ -1,0 +1,109 @@
+"""How an agent's fences show: the named strategies of the policy. A new one is a class here; nothing else changes.
+Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, Protocol
+
+from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, READ, WRITE, Cycle
+from guardfs.fence.events import Kind
+
+
+class Reading(Enum):
+    """What a cycle that has ended meant to a fence of its process."""
+
+    IGNORED = "ignored"
+    """It was not the owner's."""
+    OPENED = "opened"
+    """A new fence; its baseline is the cycle's last look."""
+    REFRESHED = "refreshed"
+    """The owner checked (first look), and relies on its last look from now on."""
+    ENDED = "ended"
+    """The owner checked, and did not look again: the fence closed, or the turn died."""
+
+
+class FenceProtocol(Protocol):
+    """A strategy: which events begin and end a cycle of a process, and how to read one.
+
+    begins, ends: kinds of events. `read` is asked when a cycle has ended (or its end cannot be seen any more);
+    fenced: its process has a fence on the transcript. `bystander` is asked while it runs: whether it has already
+    shown itself to be another lane's, not the owner's.
+    """
+
+    name: ClassVar[str]
+    begins: ClassVar[frozenset[Kind]]
+    ends: ClassVar[frozenset[Kind]]
+
+    def read(self, cycle: Cycle, fenced: bool) -> Reading: ...
+
+    def bystander(self, cycle: Cycle) -> bool: ...
+
+
+class LockFile:
+    """OpenClaw's lock files (design, section 5; traces of 2026.5.20; the code of 2026.5.22 to 7.35 keeps to the
+    same).
+
+    The owner's shapes: ``R L rr ww L`` opens (it reads the transcript first; an absent one shows as further looks);
+    ``L ww L`` checks and refreshes (a changed transcript is read in between); ``L`` alone checks and ends. From
+    2026.5.22 on a look that sets a baseline comes twice and is followed by a read of the whole file.
+
+    Other lanes of the same process: ``L L R W`` (mirror, inject; without the write if there is nothing to do),
+    ``R`` (readers), ``R R L R w R`` (compaction).
+    """
+
+    name: ClassVar[str] = "lock-file"
+    begins: ClassVar[frozenset[Kind]] = frozenset({Kind.LOCK_CREATED})
+    ends: ClassVar[frozenset[Kind]] = frozenset({Kind.LOCK_REMOVED})
+
+    def bystander(self, cycle: Cycle) -> bool:
+        shape = cycle.shape.replace(MAIN_READ, "").replace(MAIN_WRITE, "")
+        if shape.startswith(LOOK + LOOK + READ):
+            return shape.find(LOOK, 3) < 0
+        if (
+            shape == LOOK + LOOK + LOOK and len(cycle.looks) == 3
+        ):  # the third was the lookup of an open that failed
+            return [look.seen.exists for look in cycle.looks] == [True, True, False]
+        return LOOK not in shape and READ in shape
+
+    def read(self, cycle: Cycle, fenced: bool) -> Reading:
+        shape = cycle.shape
+        last = shape.rfind(LOOK)
+        if last < 0 or self.bystander(cycle):
+            return Reading.IGNORED
+        tail = shape[last + 1 :]
+        if WRITE in tail:
+            return Reading.IGNORED  # whoever relies on a file looks at it after writing
+        main = MAIN_READ in shape or MAIN_WRITE in shape
+        if _reads_first(shape) and (main or not fenced):
+            return Reading.IGNORED if READ in tail and shape[last - 1] != LOOK else Reading.OPENED
+        if fenced:
+            return Reading.ENDED if shape.count(LOOK) == 1 else Reading.REFRESHED
+        if shape.count(LOOK) == 1 and (MAIN_WRITE in tail or not main):
+            return Reading.IGNORED
+        return (
+            Reading.OPENED
+        )  # a write of the main thread after the last look is another lane's, without the lock
+
+
+class NoFences:
+    """``none``: nobody fences."""
+
+    name: ClassVar[str] = "none"
+    begins: ClassVar[frozenset[Kind]] = frozenset()
+    ends: ClassVar[frozenset[Kind]] = frozenset()
+
+    def read(self, cycle: Cycle, fenced: bool) -> Reading:
+        return Reading.IGNORED
+
+    def bystander(self, cycle: Cycle) -> bool:
+        return False
+
+
+PROTOCOLS: dict[str, FenceProtocol] = {each.name: each for each in (LockFile(), NoFences())}
+
+
+def _reads_first(shape: str) -> bool:
+    """Whether a read comes before the first look, counting only threads of the holder's kind."""
+    read = shape.find(READ)
+    return 0 <= read < shape.find(LOOK)
