@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from guardfs.audit.event import Kind, Notice, Operation
+from guardfs.audit.event import FenceMark, Kind, Notice, Operation
 from guardfs.audit.merge import Run
 from guardfs.audit.redact import Identities, mask_args
 from guardfs.audit.text import clean, json_bytes, name_json, safe_json, session_of
@@ -30,6 +30,9 @@ RESERVED = frozenset((
 
 ENVELOPE = frozenset(("v", "seq", "prev", "time", "op"))
 """The same for a notice, which has no other keys of its own."""
+
+ABOUT = ENVELOPE | {"path", "path_b64", "session"}
+"""The same for a notice about a transcript."""
 
 CACHED_PATHS = 4096
 CACHED_WRITERS = 256
@@ -98,8 +101,12 @@ class Encoder:
 
     def notice(self, item: Notice) -> Body:
         """A notice; its fields stand beside the common keys."""
-        facts = self._facts(item.fields, ENVELOPE)
-        text = b'%b,"op":%b%b}' % (self._time(item.time_ns), safe_json(item.op), facts)
+        about = b""
+        if item.path is not None:
+            name, session = self._named_transcript(item.path)
+            about = b"," + name + session
+        facts = self._facts(item.fields, ENVELOPE if item.path is None else ABOUT)
+        text = b'%b,"op":%b%b%b}' % (self._time(item.time_ns), safe_json(item.op), about, facts)
         return Body(text, None, item.time_ns)
 
     def process(self, process: Process, time_ns: int) -> bytes:
@@ -124,15 +131,10 @@ class Encoder:
     def _operation(self, item: Operation, run: Run | None = None) -> Body:
         known = self._writers.get(item.writer) or self._know(item.writer)
         path = item.path
-        if (
-            self._sessions.generation != self._generation
-        ):  # read first: what changes after that clears it once more
-            self._generation = self._sessions.generation
-            self._guarded.clear()
         if item.kind is Kind.OTHER:
             name, session = self._paths.get(path) or self._name(path), b""
         else:
-            name, session = self._guarded.get(path) or self._guard(path)
+            name, session = self._named_transcript(path)
         if item.to is not None:
             name = name + b"," + name_json("to", item.to)
         middle = b""
@@ -147,6 +149,8 @@ class Encoder:
             middle += b',"class":"%b"' % item.operation.encode()
         if item.records or item.more:
             middle += _records(item)
+        if item.fence is not None:
+            middle += b',"fence":%b' % self._fence(item.fence)
         if item.lock != "free":
             middle += b',"lock":"%b"' % item.lock.encode()
         if item.claim is not None:
@@ -201,6 +205,13 @@ class Encoder:
         known = self._writers[writer] = _Known(fragment, process)
         return known
 
+    def _fence(self, mark: FenceMark) -> bytes:
+        return b'{"token":%d,"owner":%b,"relation":"%b"}' % (
+            mark.token,
+            safe_json(self._named(mark.owner)),
+            mark.relation.encode(),
+        )
+
     def _decide(self, decision: Decision) -> tuple[bytes, bytes]:
         """What was decided, as JSON. Nothing is enforced: `verdict` is what was done, `would` what the rule says."""
         if len(self._decisions) >= CACHED_WRITERS:
@@ -224,6 +235,14 @@ class Encoder:
             self._paths.clear()
         name = self._paths[path] = name_json("path", path)
         return name
+
+    def _named_transcript(self, path: bytes) -> tuple[bytes, bytes]:
+        """Name and session of a transcript or lock."""
+        generation = self._sessions.generation
+        if generation != self._generation:  # read first: what changes after that clears it once more
+            self._generation = generation
+            self._guarded.clear()
+        return self._guarded.get(path) or self._guard(path)
 
     def _guard(self, path: bytes) -> tuple[bytes, bytes]:
         if len(self._guarded) >= CACHED_PATHS:

@@ -13,7 +13,7 @@ import msgspec
 
 from guardfs.lanes.writer import Writer
 from guardfs.policy.facts import Decision
-from guardfs.policy.model import LockRelation, OperationClass
+from guardfs.policy.model import FenceRelation, LockRelation, OperationClass
 from guardfs.transcript.records import RecordMeta
 
 
@@ -23,6 +23,14 @@ class Kind(IntEnum):
     OTHER = 0
     TRANSCRIPT = 1
     LOCK = 2
+
+
+class FenceMark(msgspec.Struct, frozen=True):
+    """The fence that was open on an operation's transcript. owner: the owner's lane; relation: the writer's to it."""
+
+    token: int
+    owner: str
+    relation: FenceRelation
 
 
 class Operation(msgspec.Struct, gc=False):
@@ -35,8 +43,9 @@ class Operation(msgspec.Struct, gc=False):
     mount's root. offset, size: bytes; what was written lies at [offset, offset + size). errno: 0 or the
     error that the caller got. decision: what the policy in force says of it. records: the records that a write to a
     transcript ended or began; more: how many of them were left out. operation: its class, where *op* alone does not
-    tell. lock: who holds the transcript's lock. claim: the lane that the writer claims by attribute. detail: further
-    JSON-able facts of the operation (flags, mode, times, attribute name), small.
+    tell. fence: the one that was open, None if there was none. lock: who holds the transcript's lock. claim: the lane
+    that the writer claims by attribute. detail: further JSON-able facts of the operation (flags, mode, times, attribute
+    name), small.
     """
 
     op: str
@@ -54,6 +63,7 @@ class Operation(msgspec.Struct, gc=False):
     records: list[RecordMeta] | None = None
     more: int = 0
     operation: OperationClass | None = None
+    fence: FenceMark | None = None
     lock: LockRelation = "free"
     claim: str | None = None
     node: int = 0
@@ -62,11 +72,13 @@ class Operation(msgspec.Struct, gc=False):
 
 class Notice(msgspec.Struct, gc=False):
     """Something the guard itself has to say: ``start``, ``stop``, ``process``, ``policy``, ``unseen``,
-    ``gap``, ``error``, ...
+    ``fence``, ``incident``, ``gap``, ``error``, ...
 
-    fields: JSON-able, merged into the event.
+    fields: JSON-able, merged into the event. path: the transcript that it is about, raw bytes below the mount; its
+    session is then told, too.
     """
 
     op: str
     time_ns: int
     fields: dict[str, Any]
+    path: bytes | None = None

@@ -44,5 +44,10 @@ def wanted(level: Level) -> Wanted:
     return table
 
 
-NOTICES = frozenset(("start", "stop", "process", "policy", "unseen", "gap", "torn", "log", "error"))
+# fmt: off
+NOTICES = frozenset((
+    "start", "stop", "process", "policy", "fence", "incident", "forgotten", "stale", "lock", "unseen", "gap", "torn",
+    "log", "error",
+))
+# fmt: on
 """What the guard itself says, at every level."""

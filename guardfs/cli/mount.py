@@ -26,6 +26,7 @@ def command(directory: str, **options: Any) -> int:
     supervisor = Supervisor(wanted, Signals())
     supervisor.start()
     say(
-        f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}; end it with Ctrl-C or `guardfs unmount {directory}`"
+        f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}; "
+        f"end it with Ctrl-C or `guardfs unmount {directory}`"
     )
     return supervisor.attend(None, lambda number: None)

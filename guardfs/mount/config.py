@@ -29,9 +29,9 @@ class PolicyOptions(msgspec.Struct, frozen=True):
 class DaemonConfig(msgspec.Struct, frozen=True):
     """Descriptors are numbers in the daemon: they are inherited.
 
-    mountpoint: real path. device: the mount's number, "major:minor". backing_fd: O_PATH on the directory below. fuse_fd:
-    the mounted /dev/fuse. control_fd: a stream socket to the supervisor. lock_fd: holds the lock against a second guard.
-    audit: path of the log. fstype: of the directory below.
+    mountpoint: real path. device: the mount's number, "major:minor". backing_fd: O_PATH on the directory below.
+    fuse_fd: the mounted /dev/fuse. control_fd: a stream socket to the supervisor. lock_fd: holds the lock against a
+    second guard. audit: path of the log. fstype: of the directory below.
     """
 
     mountpoint: str

@@ -24,14 +24,16 @@ import trio
 
 from guardfs import __version__
 from guardfs.audit.chain import HEAD_NAME
-from guardfs.audit.event import Notice
+from guardfs.audit.event import Kind, Notice
 from guardfs.audit.log import AuditLog
 from guardfs.errors import GuardError
+from guardfs.fence.lockfile import parse_holder
 from guardfs.lanes.process import ProcessTable
 from guardfs.mount import device, libc, protocol
 from guardfs.mount.caching import MEMORY, is_remote
 from guardfs.mount.config import DaemonConfig, Message, decode_config, send
 from guardfs.mount.dispatch import Dispatcher
+from guardfs.mount.fences import FenceKeeper
 from guardfs.mount.filesystem import FileSystem, Operations
 from guardfs.mount.layout import check_layout
 from guardfs.mount.loop import RequestLoop
@@ -43,6 +45,7 @@ from guardfs.mount.watch import Invalidator, Watch
 from guardfs.policy.effective import effective
 from guardfs.policy.model import Policy
 from guardfs.state.directory import StateDirectory
+from guardfs.state.tokens import TokenStore
 from guardfs.transcript.names import NameRules
 
 log = logging.getLogger("guardfs")
@@ -91,7 +94,9 @@ class Daemon:
             hash_key=state.key() if settings.hash_ids else None,
             sessions=self.sessions,
         )
-        self.policy = PolicyKeeper(config.policy, self.audit)
+        self.tokens = TokenStore(state)
+        self.policy = PolicyKeeper(config.policy, self.audit, self.tokens.floor)
+        self.fences = FenceKeeper(self.policy.judge, self.audit, self.tokens)
         self.filesystem = FileSystem(
             root_fd=config.backing_fd,
             descriptors=paths,
@@ -168,6 +173,9 @@ class Daemon:
             policy={"source": self.config.policy.source, "digest": self.config.policy.digest},
         )
         self._begin_watch(token.run_sync_soon)
+        self.tokens.start()
+        self._seed_locks()
+        self.filesystem.fences_changed = self.fences.changed
         self.sessions.start()
         self.filesystem.registry_changed = self.sessions.touch
         self.policy.changed = self._policy_changed
@@ -178,13 +186,14 @@ class Daemon:
             self.dispatcher,
             self.watch,
             self.invalidator,
-            {"policy": self.policy.facts, "sessions": self.sessions.stats},
+            {"policy": self.policy.facts, "sessions": self.sessions.stats, "fences": self.fences.facts},
         )
         self.filesystem.status = status.encode
         loop = self._connect()
         try:
             async with trio.open_nursery() as nursery:
                 self.dispatcher.install(nursery)
+                self.fences.start(nursery)
                 nursery.start_soon(self._signals, loop)
                 nursery.start_soon(self._ready, loop)
                 nursery.start_soon(self._control, loop)
@@ -192,6 +201,22 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         finally:
             self.dispatcher.remove()
+
+    def _seed_locks(self) -> None:
+        """Lock files that are there already: the mount was forced, or a dead agent left them."""
+        names = NameRules(self.policy.policy.transcripts)
+        root = self.filesystem.fds.path(self.filesystem.nodes.root)
+        found = []
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if names.kind(entry.name) is not Kind.LOCK:
+                    continue
+                try:
+                    with open(os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                        found.append((entry.name, parse_holder(file.read(4096))))
+                except OSError:
+                    continue
+        self.policy.judge.seed(found, time.monotonic_ns(), time.time_ns())
 
     def _policy_changed(self, policy: Policy) -> None:
         """Another policy is in force; the supervisor must know which files are locks, for its quiet moment."""

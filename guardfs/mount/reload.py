@@ -46,11 +46,12 @@ def ids(kind: Literal["user", "group"], name: str) -> int | None:
 class PolicyKeeper:
     """Holds the policy of one mount. Before `start` it is only the one to begin with."""
 
-    def __init__(self, options: PolicyOptions, audit: AuditLog) -> None:
+    def __init__(self, options: PolicyOptions, audit: AuditLog, token_floor: int = 0) -> None:
         self.policy = options.policy
         self.digest = options.digest
         self.settings: Effective = effective(options.policy, options.over)
-        self.judge = Judge(Decider(options.policy, ids), NameRules(options.policy.transcripts))
+        decider, names = Decider(options.policy, ids), NameRules(options.policy.transcripts)
+        self.judge = Judge(decider, names, token_floor)
         self.changed: Callable[[Policy], None] = lambda policy: None
         self._options = options
         self._audit = audit
@@ -87,7 +88,7 @@ class PolicyKeeper:
 
     def _loaded(self, policy: Policy, digest: str, warnings: Sequence[Problem]) -> None:
         settings = effective(policy, self._options.over)
-        cannot = beyond(settings) or unchangeable(self.settings, settings)
+        cannot = beyond(settings) or unchangeable(self.settings, settings, self.policy, policy)
         if cannot is not None:
             raise PolicyError(self._options.source, [Problem(None, None, "", *cannot)], digest=digest)
         for problem in warnings:

@@ -61,8 +61,14 @@ def beyond(settings: Effective) -> tuple[str, str] | None:
     return None
 
 
-def unchangeable(now: Effective, wanted: Effective) -> tuple[str, str] | None:
-    """What a running guard cannot take over, and the mend; None if it can take over all."""
+def unchangeable(now: Effective, wanted: Effective, policy: Policy, other: Policy) -> tuple[str, str] | None:
+    """What a running guard cannot take over when *other* follows *policy*, and the mend; None if it can take over
+    all."""
+    if policy.fence.protocol != other.fence.protocol:
+        return (
+            "fence.protocol cannot change while the directory is guarded: open fences would never close",
+            "unmount and mount again, or take this change back",
+        )
     if now.hash_ids != wanted.hash_ids:
         return (
             "audit.hash_ids cannot change while the directory is guarded: one log would name the same user in two ways",

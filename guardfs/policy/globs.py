@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable
 _FEW = 8
 """So many texts are looked for one by one; so many findings are looked at one by one."""
 
+_DEPTH = 30
+"""Groups within groups of one expression; compiling it goes as deep."""
+
 _Other = tuple[Callable[[str], object], int]
 
 
@@ -137,13 +140,15 @@ def _by_character(table: dict[str, int], at: int) -> dict[str, tuple[tuple[str, 
 
 
 def _pieces(glob: str) -> list[str]:
-    """Texts that whatever *glob* matches must hold: to find one missing is cheaper than the glob. The one that is in the
-    fewest globs tells most (nearly all transcripts hold ``.jsonl``)."""
+    """Texts that whatever *glob* matches must hold: to find one missing is cheaper than the glob. The one that is in
+    the fewest globs tells most (nearly all transcripts hold ``.jsonl``)."""
     return re.split(r"[*?]+", glob.partition("[")[0])
 
 
-def _trie(literals: Iterable[str]) -> str:
+def _trie(literals: Iterable[str], depth: int = 0) -> str:
     """An expression that finds the longest of *literals* at each place, with their common beginnings tried once."""
+    if depth > _DEPTH:
+        return f"(?:{'|'.join(map(re.escape, sorted(filter(None, literals), key=len, reverse=True)))})"
     groups: dict[str, list[str]] = {}
     for literal in literals:
         if literal:
@@ -153,6 +158,6 @@ def _trie(literals: Iterable[str]) -> str:
         branch = re.escape(char)
         while len(rests) == 1 and rests[0]:
             branch, rests = branch + re.escape(rests[0][0]), [rests[0][1:]]
-        below = _trie(rests)
+        below = _trie(rests, depth + 1) if any(rests) else ""
         branches.append(f"{branch}(?:{below})?" if below and "" in rests else branch + below)
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})" if branches else ""

@@ -4,6 +4,7 @@ format        {"format": 1}: the layout of everything else; a newer one is refus
 audit.jsonl   the audit log, unless it is told to be elsewhere
 audit.head    the end of the log's hash chain
 hash.key      32 random bytes, for --audit-hash-ids
+tokens        no fencing token up to this number is given again
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from guardfs.errors import GuardError
 
 FORMAT = 1
-RESERVED = ("format", "audit.head", "hash.key")
+RESERVED = ("format", "audit.head", "hash.key", "tokens")
 
 
 def default_state_dir(sessions: str) -> str:
@@ -57,7 +58,7 @@ class StateDirectory:
             with open(name, "rb") as file:
                 found = msgspec.json.decode(file.read()).get("format")
         except FileNotFoundError:
-            self._write(name, msgspec.json.encode({"format": FORMAT}) + b"\n")
+            self.write("format", msgspec.json.encode({"format": FORMAT}) + b"\n")
             return
         except (msgspec.MsgspecError, AttributeError):
             raise GuardError(
@@ -83,12 +84,23 @@ class StateDirectory:
             pass
         return fd
 
-    def _write(self, name: str, data: bytes) -> None:
-        temporary = f"{name}.tmp-{os.getpid()}"
+    def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
+        """Put *data* in place of the file *name*, whole or not at all; with *sync*, on the disk before it returns."""
+        path = self.file(name)
+        temporary = f"{path}.tmp-{os.getpid()}"
         fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with open(fd, "wb") as file:
             file.write(data)
-        os.rename(temporary, name)
+            if sync:
+                file.flush()
+                os.fsync(fd)
+        os.rename(temporary, path)
+        if sync:
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
     def file(self, name: str) -> str:
         """The path of the file *name* in the state directory."""
@@ -102,7 +114,7 @@ class StateDirectory:
                 key = file.read()
         except FileNotFoundError:
             key = secrets.token_bytes(32)
-            self._write(name, key)
+            self.write("hash.key", key)
         if len(key) != 32:
             raise GuardError(f"{name}: not a key of 32 bytes", "remove it, and a new one is made")
         return key

@@ -110,6 +110,16 @@ def test_a_text_in_which_many_of_the_sought_texts_occur_many_times() -> None:
         assert table.of(text) == sum(1 << at for at, glob in enumerate(globs) if fnmatchcase(text, glob))
 
 
+def test_globs_that_begin_alike_for_long() -> None:
+    globs = [f"*{'a' * length}*" for length in range(1, 200)] + [f"*{'b' * 900}{end}*" for end in "cde"]
+    table = Globs()
+    for place, glob in enumerate(globs):
+        table.add(glob, 1 << place)
+    table.freeze()
+    for text in ("a" * 150, "ca" * 9, "b" * 900 + "d", "b" * 901, "aab", "x"):
+        assert table.of(text) == sum(1 << at for at, glob in enumerate(globs) if fnmatchcase(text, glob))
+
+
 # ---- lanes
 
 LANES: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""docs/policy.md names every key with its type, values and default; its examples are right; the schema is up to date."""
+"""docs/policy.md names every key with type, values and default; its examples are right; the schema is up to date."""
 
 from __future__ import annotations
 

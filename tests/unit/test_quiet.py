@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from guardfs.supervise.quiet import live_locks, wait_for_quiet, why_not_quiet
 from guardfs.policy.model import Transcripts
+from guardfs.supervise.quiet import live_locks, wait_for_quiet, why_not_quiet
 from guardfs.transcript.names import NameRules
 
 OPENCLAW = Transcripts(exclude=("*.trajectory.jsonl", "*.checkpoint.*.jsonl"))

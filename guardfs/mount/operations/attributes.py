@@ -47,6 +47,7 @@ class Attributes(Files):
                 0,
                 node,
                 size=st.st_size,
+                fenced=False,  # an fstat, or the second half of a stat whose lookup was told
                 detail={"via": "getattr"},
             )
         times = self.times(node, st)
@@ -68,6 +69,7 @@ class Attributes(Files):
         more: dict[str, Any] = {"detail": {"change": _described(attr, fields)}}
         if fields.update_size:
             more["size"] = attr.st_size
+        more["before"] = self.state(node)
         try:
             self.gate()
             self._apply(node, attr, fields, flags, number, ctx)
@@ -186,7 +188,7 @@ class Attributes(Files):
         else:
             self.judge.claim(writer, node.path(), lane)
         detail = {"name": CLAIM.decode(), "action": "remove" if lane is None else "set"}
-        self.note("xattr", begin, ctx, node.kind, node.path(), number, node, detail=detail)
+        self.note("xattr", begin, ctx, node.kind, node.path(), number, node, fenced=False, detail=detail)
         if number:
             raise OSError(number, os.strerror(number))
         return True
@@ -202,6 +204,7 @@ class Attributes(Files):
         begin = now()
         node = self.node(node_id)
         detail = {"name": name.decode("utf-8", "backslashreplace"), "action": action}
+        before = self.state(node)
         try:
             if node_id == ROOT_ID and name == STATUS:
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
@@ -216,7 +219,7 @@ class Attributes(Files):
             self.left(node, self.stat_node(node))
         except OSError:
             node.seen = None
-        self.note("xattr", begin, ctx, node.kind, node.path(), 0, node, detail=detail)
+        self.note("xattr", begin, ctx, node.kind, node.path(), 0, node, before=before, detail=detail)
 
 
 def _described(attr: Any, fields: pyfuse3.SetattrFields) -> dict[str, Any]:

@@ -15,7 +15,11 @@ import msgspec
 
 from guardfs.audit.event import Kind, Notice, Operation
 from guardfs.audit.log import AuditLog
+from guardfs.fence.effects import Effect
+from guardfs.fence.feed import Happening
+from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.lanes.process import ProcessTable
+from guardfs.lanes.writer import Writer
 from guardfs.mount.backing import Backing
 from guardfs.mount.caching import Timeouts, timeouts
 from guardfs.mount.caller import Caller, caller_of
@@ -118,6 +122,9 @@ class Core:
         self.judge = judge
         self.records = Assembler(format=FORMATS[judge.decider.policy.transcripts.format])
         self.registry_changed: Callable[[], None] = lambda: None
+        self.fences_changed: Callable[[Writer | None, tuple[Effect, ...]], None] = lambda writer, effects: (
+            None
+        )
         self.processes = processes
         self.audit = audit
         self.audit_required = audit_required
@@ -226,50 +233,80 @@ class Core:
         to: bytes | None = None,
         data: bytes | None = None,
         operation: OperationClass | None = None,
+        before: Fingerprint | None = None,
+        replaced: Fingerprint | None = None,
+        writes: bool = False,
+        fenced: bool = True,
         **more: Any,
     ) -> None:
         """Judge one operation and tell the log of it. Never raises: the operation is done, whatever becomes of its
-        event. data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not
-        tell.
+        event.
+
+        data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not tell.
+        before, replaced, writes: as in `Happening`. fenced: whether fences are to know of it.
         """
         try:
-            if not self.audit.wants(op, kind):
+            wanted = self.audit.wants(op, kind)
+            if not wanted and (kind is Kind.OTHER or not fenced):
                 return
             writer = self.processes.writer(caller.pid, caller.uid, caller.gid)
-            records: list[RecordMeta] | None = None
+            records: list[RecordMeta] = []
             if data is not None:
                 records = self.records.feed(
                     (node.id if node else path, writer.tgid), more.get("offset"), data
                 )
-            decision, lock, claim = self.judge.judge(
-                writer, op, kind, path, to, records[0] if records else None, operation
+            happening = Happening(
+                op,
+                kind,
+                path,
+                time.monotonic_ns() if fenced else 0,
+                begin,
+                errno_,
+                to,
+                before,
+                self.state(node) if fenced and kind is Kind.TRANSCRIPT else None,
+                replaced,
+                tuple(records),
+                operation,
+                writes,
+                fenced,
             )
-            if not errno_ and kind is Kind.LOCK:
-                self.judge.happened(writer, op, kind, path, to)
-            if records is not None and len(records) > MAX_RECORDS:
-                more["more"] = len(records) - MAX_RECORDS
-                del records[MAX_RECORDS:]
-            self.audit.emit(
-                Operation(
-                    op=op,
-                    time_ns=begin,
-                    us=(now() - begin) // 1000,
-                    path=path,
-                    kind=kind,
-                    writer=writer,
-                    decision=decision,
-                    errno=errno_,
-                    to=to,
-                    records=records,
-                    operation=operation,
-                    lock=lock,
-                    claim=claim,
-                    node=node.id if node is not None else 0,
-                    **more,
+            decision, fence, lock, claim, effects = self.judge.judge(writer, happening)
+            if wanted:
+                if len(records) > MAX_RECORDS:
+                    more["more"] = len(records) - MAX_RECORDS
+                    del records[MAX_RECORDS:]
+                self.audit.emit(
+                    Operation(
+                        op=op,
+                        time_ns=begin,
+                        us=(now() - begin) // 1000,
+                        path=path,
+                        kind=kind,
+                        writer=writer,
+                        decision=decision,
+                        errno=errno_,
+                        to=to,
+                        records=records or None,
+                        operation=operation,
+                        fence=fence,
+                        lock=lock,
+                        claim=claim,
+                        node=node.id if node is not None else 0,
+                        **more,
+                    )
                 )
-            )
+            if effects or (kind is Kind.LOCK and op == "create"):
+                self.fences_changed(writer, effects)
         except Exception:
             self.internal_error(f"note of {op}")
+
+    def state(self, node: Node | None) -> Fingerprint | None:
+        """What an agent that looks at *node* now sees, as far as the guard knows."""
+        if node is None or node.seen is None:
+            return None
+        size, mtime_ns, ctime_ns, _ = node.seen
+        return Fingerprint(node.dev, node.ino, size, mtime_ns, ctime_ns)
 
     def saw(self, node: Node, st: os.stat_result) -> None:
         """Compare a stat result with what the guard left behind: a difference was made by a writer that it
@@ -285,7 +322,7 @@ class Core:
         if node.is_dir and before[3] == seen[3]:  # its times move with every entry
             return
         self.unseen(
-            node.path(), node.kind, "modified" if before[:2] != seen[:2] else "attributes", before, seen
+            node.path(), node.kind, "modified" if before[:2] != seen[:2] else "attributes", before, seen, node
         )
 
     def left(self, node: Node, st: os.stat_result) -> None:
@@ -312,8 +349,16 @@ class Core:
             self._expected[parent.id, name, gone] = (count - times, when)
         return count >= times
 
-    def unseen(self, path: bytes, kind: Kind, change: str, before: Seen | None, after: Seen | None) -> None:
-        """Log a change that did not come through the mount."""
+    def unseen(
+        self,
+        path: bytes,
+        kind: Kind,
+        change: str,
+        before: Seen | None,
+        after: Seen | None,
+        node: Node | None = None,
+    ) -> None:
+        """Log a change that did not come through the mount. node: the file that it was done to."""
         self.unseen_changes += 1
         fields: dict[str, Any] = {
             "path": path.decode("utf-8", "backslashreplace"),
@@ -329,7 +374,23 @@ class Core:
                     "ctime_ns": seen[2],
                     "mode": f"{seen[3]:o}",
                 }
-        self.audit.emit(Notice("unseen", now(), fields))
+        wall = now()
+        self.audit.emit(Notice("unseen", wall, fields))
+        if kind is Kind.TRANSCRIPT:
+            states = [
+                Fingerprint(node.dev, node.ino, *seen[:3]) if node is not None and seen is not None else None
+                for seen in (before, after)
+            ]
+            gone, made = change == "removed", change == "created"
+            effects = self.judge.unseen(
+                path,
+                ABSENT if made else states[0],
+                ABSENT if gone else states[1],
+                time.monotonic_ns(),
+                wall,
+            )
+            if effects:
+                self.fences_changed(None, effects)
 
     def stat_node(self, node: Node) -> os.stat_result:
         """Attributes of the file below, by the cheapest descriptor or name that leads to it."""

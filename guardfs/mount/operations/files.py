@@ -10,6 +10,7 @@ from typing import Any
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.caller import Caller
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Core, Handle, Later, now
@@ -41,6 +42,7 @@ class Files(Names, Core):
         node = self.node(node_id)
         truncates = flags & os.O_TRUNC != 0
         detail = {"access": _access(flags), **({"truncate": True} if truncates else {})}
+        before = self.state(node)
         try:
             if truncates:
                 self.gate()
@@ -59,10 +61,32 @@ class Files(Names, Core):
         append = flags & os.O_APPEND != 0
         if truncates:
             self.note(
-                "truncate", begin, ctx, node.kind, node.path(), 0, node, size=0, append=append, detail=detail
+                "truncate",
+                begin,
+                ctx,
+                node.kind,
+                node.path(),
+                0,
+                node,
+                before=before,
+                size=0,
+                append=append,
+                detail=detail,
             )
         else:
-            self.note("open", begin, ctx, node.kind, node.path(), 0, node, append=append, detail=detail)
+            writes = flags & os.O_ACCMODE != os.O_RDONLY
+            self.note(
+                "open",
+                begin,
+                ctx,
+                node.kind,
+                node.path(),
+                0,
+                node,
+                writes=writes,
+                append=append,
+                detail=detail,
+            )
         return handle
 
     def _open_below(self, node: Node, flags: int) -> int:
@@ -197,19 +221,19 @@ class Files(Names, Core):
         node = handle.node
         try:
             st = self.below.fstat(handle.fd)
-            before = node.seen
+            before, state = node.seen, self.state(node)
             self.left(node, st)
             if handle.append:
                 offset = st.st_size - written
             if before is not None:
                 expected = before[0] + written if handle.append else max(before[0], offset + written)
                 if st.st_size != expected:
-                    self.unseen(node.path(), node.kind, "modified", before, node.seen)
+                    self.unseen(node.path(), node.kind, "modified", before, node.seen, node)
             if node.setid:
                 self.drop_set_id(node, st, caller, handle.fd)
             size_before = before[0] if before is not None else st.st_size - written
             whole = data if written == len(data) else data[:written]
-            self._note_write(handle, offset, written, begin, caller, 0, size_before, whole)
+            self._note_write(handle, offset, written, begin, caller, 0, size_before, whole, state)
         except Exception:
             self.internal_error("write, after it was done")
 
@@ -228,6 +252,7 @@ class Files(Names, Core):
         errno_: int,
         size_before: int | None,
         data: bytes | None = None,
+        before: Fingerprint | None = None,
     ) -> None:
         """Tell of a write, done or failed. size_before: the file's, bytes, None where unknown."""
         node = handle.node
@@ -243,6 +268,7 @@ class Files(Names, Core):
             size=size,
             append=handle.append,
             data=data if node.kind is Kind.TRANSCRIPT else None,
+            before=before,
             operation=operation_class("write", append=handle.append, offset=offset, size_before=size_before),
         )
 

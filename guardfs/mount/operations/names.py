@@ -74,7 +74,7 @@ class Names(Core):
             return
         if not node.names:
             self.nodes.detach(node)
-        self.unseen(self.child_path(parent, name), kind, change, node.seen, None)
+        self.unseen(self.child_path(parent, name), kind, change, node.seen, None, node)
 
     def _change(self, op: str, parent: Node, name: bytes, ctx: Context, act: Any, **more: Any) -> Any:
         """Run *act* between the gate and the note; the note tells of a failure too."""
@@ -173,6 +173,7 @@ class Names(Core):
 
         begin = now()
         kind = max(node.kind, self.kind(name))
+        before = self.state(node)
         try:
             self.gate()
             linked = act()
@@ -181,7 +182,7 @@ class Names(Core):
                 "link", begin, ctx, kind, path, error.errno or errno.EIO, to=self.child_path(parent, name)
             )
             raise
-        self.note("link", begin, ctx, kind, path, 0, linked, to=self.child_path(parent, name))
+        self.note("link", begin, ctx, kind, path, 0, linked, to=self.child_path(parent, name), before=before)
         return self._answer(linked)
 
     def create(
@@ -246,7 +247,10 @@ class Names(Core):
     def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove a name."""
         parent = self.node(parent_id)
-        self._change("unlink", parent, name, ctx, lambda: self._remove(parent, name, self.below.unlink))
+        before = self.state(self.nodes.entry(parent, name))
+        self._change(
+            "unlink", parent, name, ctx, lambda: self._remove(parent, name, self.below.unlink), before=before
+        )
 
     def rmdir(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove an empty directory."""
@@ -304,6 +308,8 @@ class Names(Core):
             more["detail"] = {"flags": "exchange" if flags & pyfuse3.RENAME_EXCHANGE else "noreplace"}
         onto = self.kind(new_name) is Kind.TRANSCRIPT
         more["operation"] = operation_class("rename", onto_transcript=onto)
+        more["before"] = self.state(self.nodes.entry(source, name))
+        more["replaced"] = self.state(self.nodes.entry(target, new_name))
         try:
             self.gate()
             moved = self._move(source, name, target, new_name, flags)

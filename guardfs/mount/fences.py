@@ -1,0 +1,140 @@
+"""Fences in a running guard: tells the log what the machine says, watches for the end of owners, keeps the time.
+
+On the loop, all of it. The rules are the machine's (`guardfs.fence.machine`).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from typing import Any
+
+import trio
+
+from guardfs.audit.fences import notice_of
+from guardfs.audit.log import AuditLog
+from guardfs.fence.effects import Effect, FenceOpened, Forgotten, Incident
+from guardfs.fence.events import ProcessKey
+from guardfs.lanes.writer import Writer
+from guardfs.policy.judge import Judge
+from guardfs.state.tokens import TokenStore
+
+log = logging.getLogger("guardfs.mount")
+
+TICK = 1.0
+"""Seconds between two looks for owners that have fallen silent; less where the idle timeout is short."""
+
+MAX_WATCHED = 1000
+"""Processes whose end is waited for; beyond, the idle timeout must do."""
+
+_SHOWN = 100
+"""Open fences that `status` lists."""
+
+
+class FenceKeeper:
+    """All about the fences of one mount that is not pure."""
+
+    def __init__(self, judge: Judge, audit: AuditLog, tokens: TokenStore) -> None:
+        self._judge = judge
+        self._audit = audit
+        self._tokens = tokens
+        self._watched: set[ProcessKey] = set()
+        self._nursery: trio.Nursery | None = None
+        self._opened = self._lost = self._forgotten = 0
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Begin to keep the time."""
+        self._nursery = nursery
+        nursery.start_soon(self._tick)
+
+    def changed(self, writer: Writer | None, effects: tuple[Effect, ...]) -> None:
+        """What an operation by *writer* (None: nobody's) did to fences. A writer has taken a lock, or changed a fence:
+        the end of its process is waited for."""
+        for effect in effects:
+            if isinstance(effect, FenceOpened):
+                self._opened += 1
+                self._tokens.given(effect.fence.token)
+            elif isinstance(effect, Incident):
+                self._lost += effect.lost
+            elif isinstance(effect, Forgotten):
+                self._forgotten += 1
+            notice = notice_of(effect)
+            if notice is not None:
+                self._audit.emit(notice)
+        if writer is not None and writer.process is not None:
+            self._watch((writer.process.tgid, writer.process.start))
+
+    def facts(self) -> dict[str, Any]:
+        """For `status`. opened, lost, forgotten: since the mount; age_ms, silent_ms: of each open fence."""
+        mono = time.monotonic_ns()
+        machine = self._judge.machine
+        shown: list[dict[str, Any]] = []
+        for view in machine.fences(mono):
+            if len(shown) == _SHOWN:
+                break
+            shown.append(
+                {
+                    "path": view.fence.transcript.decode("utf-8", "backslashreplace"),
+                    "token": view.fence.token,
+                    "owner": view.fence.lane,
+                    "tgid": view.fence.process[0],
+                    "age_ms": view.age // 1_000_000,
+                    "silent_ms": view.silent // 1_000_000,
+                    "checks": view.checks,
+                    "changes": view.changes,
+                    "locked": view.locked,
+                }
+            )
+        return {
+            "open": machine.open_fences,
+            "transcripts": machine.places,
+            "opened": self._opened,
+            "incidents": self._lost,
+            "forgotten": self._forgotten,
+            "watched": len(self._watched),
+            "list": shown,
+        }
+
+    # ---- owners that end
+
+    def _watch(self, process: ProcessKey) -> None:
+        if process in self._watched or process[0] <= 0 or len(self._watched) >= MAX_WATCHED:
+            return
+        if self._nursery is None:
+            return
+        try:
+            descriptor = os.pidfd_open(process[0])
+        except OSError as error:
+            if error.errno == errno.ESRCH:
+                self._exited(process)
+            return  # without one, the idle timeout must do
+        self._watched.add(process)
+        self._nursery.start_soon(self._await_end, process, descriptor)
+
+    async def _await_end(self, process: ProcessKey, descriptor: int) -> None:
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+            self._watched.discard(process)
+        self._exited(process)
+
+    def _exited(self, process: ProcessKey) -> None:
+        try:
+            effects = self._judge.exited(process, time.monotonic_ns(), time.time_ns())
+        except Exception:
+            log.exception("internal error at the end of process %d", process[0])
+            return
+        self.changed(None, effects)
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(min(TICK, self._judge.idle_timeout / 4))
+            try:
+                effects = self._judge.tick(time.monotonic_ns(), time.time_ns())
+            except Exception:
+                log.exception("internal error in the fences' clock")
+                continue
+            self.changed(None, effects)
