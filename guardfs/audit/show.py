@@ -202,9 +202,49 @@ def _notice(op: str, event: Mapping[str, Any]) -> str:
     if op == "gap" and isinstance(event.get("count"), int):
         lost = f"{event['count']} events lost" if event["count"] else "no event lost"
         return safe(f"{lost}, {event.get('from')} to {event.get('to')}: {event.get('error')}")
+    if op in ("fence", "incident", "forgotten", "stale", "lock"):
+        return safe(_of_fence(op, event))
     skip = ("v", "seq", "prev", "time", "op", "head")
     return safe(" ".join(f"{key}={value}" for key, value in event.items() if key not in skip))
 
 
+def _of_fence(op: str, event: Mapping[str, Any]) -> str:
+    """A notice about a fence, for people."""
+    session = event.get("session")
+    where = (
+        f"session:{session}" if isinstance(session, str) and ":" in session else short(str(event.get("path")))
+    )
+    owner = f"{event.get('owner')}, token {event.get('token')}"
+    if op == "fence":
+        why = event.get("reason")
+        return f"{event.get('change')} {where} {owner}" + (f": {why}" if why not in (None, "closed") else "")
+    if op == "incident":
+        culprit = event.get("culprit")
+        return f"a turn of {owner} died in {where}: {_by(culprit if isinstance(culprit, dict) else None)}"
+    if op == "forgotten":
+        changes = event.get("changes")
+        last = (
+            changes[-1] if isinstance(changes, list) and changes and isinstance(changes[-1], dict) else None
+        )
+        return f"{owner} goes on in {where} without what others wrote: {_by(last)}"
+    if op == "stale":
+        return f"{owner} came back to {where} after its fence was closed"
+    holder = event.get("holder")
+    held = holder.get("lane") if isinstance(holder, dict) else None
+    return f"{event.get('change')} {where} held by {held}"
+
+
+def _by(change: Mapping[str, Any] | None) -> str:
+    if change is None:
+        return "by nobody that the guard saw"
+    by = change.get("by")
+    who = f"{by.get('lane')}[{by.get('tid')}]" if isinstance(by, dict) else "somebody below the mount"
+    return f"{change.get('change')} by {who}"
+
+
 def _notice_colour(op: str) -> str:
-    return RED if op in ("gap", "torn", "error") else DIM if op in ("process", "log") else YELLOW
+    if op == "policy":
+        return CYAN
+    if op in ("gap", "torn", "error", "incident"):
+        return RED
+    return DIM if op in ("process", "log", "fence") else YELLOW

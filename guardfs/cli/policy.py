@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from guardfs.policy.examine import Examined, examine
+from guardfs.policy.examples import read_examples
 from guardfs.policy.load import Read, known, load, locate, open_policy, shipped
 from guardfs.policy.problem import PolicyError, Problem, key_text, printable
 
@@ -40,7 +41,8 @@ def command() -> None:
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="The problems as JSON, for editors and CI.")
 def check_command(files: tuple[str, ...], as_json: bool) -> int:
-    """Say all that is wrong with policy files. FILE: a file, or the name of a shipped policy.
+    """Say all that is wrong with policy files. FILE: a file, or the name of a shipped policy; NAME.examples.toml is
+    read as what `policy test` takes.
 
     Ends with 0 if all can be used, 1 if one cannot, 2 if one cannot be read. Warnings alone end with 0.
     """
@@ -74,6 +76,8 @@ def _problems(name: str) -> tuple[tuple[Problem, ...], bytes | None]:
         read: Read = open_policy(locate(name))
     except PolicyError as error:
         return error.problems, None
+    if name.endswith(".examples.toml"):
+        return (*read.distrust_as_warnings(), *read_examples(read.data)[2]), read.data
     found: Examined = examine(read.data, known=known)
     return (*read.distrust_as_warnings(), *found.problems), read.data
 

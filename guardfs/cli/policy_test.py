@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import click
 import msgspec
 
-from guardfs.cli.ids import ids
 from guardfs.errors import GuardError
 from guardfs.policy.examples import Result, beside, read_examples, run
 from guardfs.policy.load import load
 from guardfs.policy.problem import Problem, printable, quoted
+from guardfs.policy.users import ids
 
 
 class _Tried(NamedTuple):

@@ -12,10 +12,10 @@ import click
 from guardfs.audit.facts import EventReader, Outcome, outcome_of
 from guardfs.audit.read import events, files_of
 from guardfs.audit.show import safe
-from guardfs.cli.ids import ids
 from guardfs.policy.decide import Decider
 from guardfs.policy.files import Files
 from guardfs.policy.load import load
+from guardfs.policy.users import ids
 
 SHOWN = 20
 """Changes that are shown without --all, the most frequent first."""

@@ -12,7 +12,7 @@ import click
 import msgspec
 import xattr
 
-from guardfs.audit.show import safe
+from guardfs.audit.show import safe, short
 from guardfs.errors import GuardError
 from guardfs.mount import device
 
@@ -136,6 +136,21 @@ def _sessions(sessions: dict[str, Any]) -> list[tuple[str, str]]:
     return [("sessions", text + (f", which is broken: {sessions['error']}" if sessions.get("error") else ""))]
 
 
+def _fences(fences: dict[str, Any]) -> list[tuple[str, str]]:
+    """What relies on which transcript now, and what became of those before."""
+    counts = f"{fences['open']} open, {fences['opened']} opened, {fences['incidents']} broken"
+    counts += f", {fences['forgotten']} with forgotten records" if fences["forgotten"] else ""
+    rows = [
+        f"{short(each['path'])}  token {each['token']}, {safe(each['owner'])}[{each['tgid']}], "
+        f"open for {_ago(each['age_ms'] / 1000)}, silent for {_ago(each['silent_ms'] / 1000)}"
+        + (", at work" if each["locked"] else "")
+        for each in fences["list"]
+    ]
+    more = fences["open"] - len(rows)
+    rows += [f"and {more} more"] if more > 0 else []
+    return [("fences", counts), *(("", row) for row in rows)]
+
+
 def _hits(hits: dict[str, int]) -> list[tuple[str, str]]:
     """How often each rule has decided, in the order of the policy."""
     width = max(map(len, hits), default=0)
@@ -180,6 +195,7 @@ def _shown(facts: dict[str, Any]) -> str:
             f"{audit['file']}, level {audit['level']}, event {audit.get('seq', 0)}, {audit.get('queued', 0)} waiting",
         ),
         *_sessions(facts["sessions"]),
+        *_fences(facts["fences"]),
         ("unseen", f"{facts['unseen_changes']} changes that did not come through the mount"),
     ]
     if not facts.get("sees_all_processes", True):

@@ -6,12 +6,10 @@ only exchanges references, so no request waits for a reload.
 
 from __future__ import annotations
 
-import grp
 import logging
-import pwd
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -25,6 +23,7 @@ from guardfs.policy.follow import Follower
 from guardfs.policy.judge import Judge
 from guardfs.policy.model import Policy
 from guardfs.policy.problem import PolicyError, Problem
+from guardfs.policy.users import ids
 from guardfs.transcript.names import NameRules
 
 log = logging.getLogger("guardfs.policy")
@@ -33,14 +32,6 @@ _TOLD = 20
 """Problems of a refused policy that stand in its event; `guardfs policy check` shows all."""
 
 Post = Callable[[Callable[[], None]], None]
-
-
-def ids(kind: Literal["user", "group"], name: str) -> int | None:
-    """The number of a user or group, as this machine knows it; None if it does not."""
-    try:
-        return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
-    except (KeyError, OSError, ValueError):
-        return None
 
 
 class PolicyKeeper:

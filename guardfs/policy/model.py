@@ -64,7 +64,8 @@ class Process(_Table, frozen=True):
 
     exe: path of the executable. args: the arguments, joined by single spaces (a program that sets its title shows as
     that). thread: name of the calling thread (at most 15 bytes). main: whether it is the process's first thread. user,
-    group: of the request, by name or number. container: id of the container ("" is none). ancestor: name of the parent
+    group: of the request, by name or number. container: id of the container ("?*": any; "*" is
+    met outside of containers, too). ancestor: name of the parent
     process, or of its parent, and so on.
     """
 

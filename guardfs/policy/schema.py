@@ -9,7 +9,7 @@ import msgspec
 
 from guardfs.policy import model
 
-ID = "https://guardfs.invalid/policy.schema.json"
+ID = "urn:guardfs:policy:1"
 """Names the schema; nothing is fetched from there."""
 
 _SAID = {
