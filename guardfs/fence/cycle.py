@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guardfs.fence.changes import Changes
-from guardfs.fence.events import Actor
+from guardfs.fence.events import Actor, Kind
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.transcript.meta import RecordMeta
 
@@ -38,7 +38,7 @@ class Cycle:
     wrote in it.
     """
 
-    __slots__ = ("_shape", "_tids", "actor", "leaf", "looks", "mono", "orphan", "wall")
+    __slots__ = ("_shape", "_tids", "actor", "leaf", "looks", "mono", "orphan", "spoiled", "wall")
 
     def __init__(self, actor: Actor, mono: int, wall: int) -> None:
         self.actor = actor
@@ -46,6 +46,7 @@ class Cycle:
         self.wall = wall
         self.looks: list[Look] = []
         self.orphan = False
+        self.spoiled = False  # what it read was rewritten after it looked
         self.leaf: str | None = None
         self._shape = ""
         self._tids: list[int] = []
@@ -69,6 +70,13 @@ class Cycle:
         self._shape += letter
         self._tids.append(tid)
 
+    def read(self, tid: int) -> None:
+        """A thread of the holder's kind opened the transcript to read."""
+        since = self.looks[-1].since if self.looks else None
+        if since is not None and any(change.kind in (Kind.REWRITE, Kind.TRUNCATE) for change in since.all()):
+            self.spoiled = True
+        self.note(READ, tid)
+
     def look(self, actor: Actor, seen: Fingerprint, mono: int, wall: int) -> Look:
         """A thread of the holder's kind looked."""
         self.note(LOOK, actor.tid)
@@ -79,9 +87,9 @@ class Cycle:
         return look
 
     def wrote(self, records: tuple[RecordMeta, ...], leaf: str | None) -> None:
-        """Its process wrote *records* in it; *leaf*: the last record of its fence. What does not go on from the last
-        one is another lane's; where there is none yet, a message counts for more than control metadata. The header is
-        nobody's parent."""
+        """Its process's main thread wrote *records* in it; *leaf*: the last record of its fence. What does not go
+        on from the last one is another lane's; where there is none yet, a message counts for more than control
+        metadata. The header is nobody's parent."""
         for record in records:
             if record.type == "session" or record.id is None:
                 continue

@@ -80,7 +80,7 @@ class Judge:
         if reading is Reading.REFRESHED and not _found_nothing(cycle):
             return "accepted" if accepts else "survived"
         # Nobody can accept what it has not read.
-        return "accepted" if accepts and READ in cycle.shape else "died"
+        return "accepted" if accepts and READ in cycle.shape and not cycle.spoiled else "died"
 
     def _open(self, transcript: bytes, place: Place, cycle: Cycle, mono: int, wall: int) -> list[Effect]:
         look, actor = cycle.looks[-1], cycle.actor

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from guardfs.fence.cycle import MAIN_READ, MAIN_WRITE, READ, WRITE, Cycle
+from guardfs.fence.cycle import MAIN_READ, MAIN_WRITE, WRITE, Cycle
 from guardfs.fence.effects import NONE, Effect, FenceFacts, LockLost, LockReclaimed, Outcome
 from guardfs.fence.events import CHANGES, OPENS, Actor, Event, Kind, ProcessKey
 from guardfs.fence.fence import Place
@@ -253,8 +253,10 @@ class Machine:
                 if fence is not None:
                     fence.take_back(actor.tid)
         if kind is Kind.OPEN_READ:
-            if cycle is not None and (cycle.kin(actor) or actor.main):
-                cycle.note(READ if cycle.kin(actor) else MAIN_READ, actor.tid)
+            if cycle is not None and cycle.kin(actor):
+                cycle.read(actor.tid)
+            elif cycle is not None and actor.main:
+                cycle.note(MAIN_READ, actor.tid)
         elif kind is Kind.UNSEEN and event.after == known:
             return  # the watch told what had been found already
         elif kind in CHANGES and (event.before is None or event.before != event.after):
@@ -271,7 +273,7 @@ class Machine:
         if cycle is None or not (cycle.kin(actor) or actor.main):
             return
         cycle.note(WRITE if cycle.kin(actor) else MAIN_WRITE, actor.tid)
-        if not bystander:
+        if actor.main and not bystander:
             cycle.wrote(event.records, leaf)
 
 

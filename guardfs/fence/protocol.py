@@ -60,10 +60,6 @@ class LockFile:
         shape = cycle.shape.replace(MAIN_READ, "").replace(MAIN_WRITE, "")
         if shape.startswith(LOOK + LOOK + READ):
             return shape.find(LOOK, 3) < 0
-        if (
-            shape == LOOK + LOOK + LOOK and len(cycle.looks) == 3
-        ):  # the third was the lookup of an open that failed
-            return [look.seen.exists for look in cycle.looks] == [True, True, False]
         return LOOK not in shape and READ in shape
 
     def read(self, cycle: Cycle, fenced: bool) -> Reading:
@@ -77,13 +73,14 @@ class LockFile:
         main = MAIN_READ in shape or MAIN_WRITE in shape
         if _reads_first(shape) and (main or not fenced):
             return Reading.IGNORED if READ in tail and shape[last - 1] != LOOK else Reading.OPENED
+        if fenced and _open_failed(cycle):
+            return Reading.IGNORED
         if fenced:
             return Reading.ENDED if shape.count(LOOK) == 1 else Reading.REFRESHED
         if shape.count(LOOK) == 1 and (MAIN_WRITE in tail or not main):
             return Reading.IGNORED
-        return (
-            Reading.OPENED
-        )  # a write of the main thread after the last look is another lane's, without the lock
+        # A write of the main thread after the last look is another lane's, without the lock.
+        return Reading.OPENED
 
 
 class NoFences:
@@ -107,3 +104,10 @@ def _reads_first(shape: str) -> bool:
     """Whether a read comes before the first look, counting only threads of the holder's kind."""
     read = shape.find(READ)
     return 0 <= read < shape.find(LOOK)
+
+
+def _open_failed(cycle: Cycle) -> bool:
+    """Whether it is a mirror's, and its third look was the lookup of an open that failed: the file was gone by
+    then."""
+    exists = [look.seen.exists for look in cycle.looks]
+    return exists == [True, True, False] and cycle.shape.strip(MAIN_READ + MAIN_WRITE) == LOOK + LOOK + LOOK

@@ -218,7 +218,7 @@ def mirror(world: World, process: Process, writes: bool) -> Steps:
     if writes or not world.files.exists(TRANSCRIPT):
         yield
         with world.pool(process, lane) as actor:
-            yield from write_one(world, actor, world.record("assistant"))
+            yield from write_one(world, actor, world.record("mirror"))
     yield
     release(world, process, lane)
 

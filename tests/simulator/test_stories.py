@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.simulator.stories import PARTS, play
 
 _ASKED = os.environ.get("GUARDFS_STORIES", "")
-STORIES = int(_ASKED) if _ASKED else 3000
+STORIES = int(_ASKED) if _ASKED else 4000
 
 stories = settings(
     max_examples=STORIES,

@@ -134,6 +134,8 @@ class World:
         parent = self.last if parent is None else parent
         if role in ("custom", "session", "model_change", "compaction"):
             return RecordMeta(role, None, new, None if role == "session" else parent)
+        if role == "mirror":
+            return RecordMeta("message", "assistant", new, parent, "openclaw", "gateway-injected")
         return RecordMeta("message", role, new, parent)
 
     def append(self, actor: Actor, record: RecordMeta, part: str = "whole") -> None:

@@ -14,7 +14,7 @@ import pytest
 from guardfs.audit.event import Operation
 from guardfs.audit.facts import Outcome
 from guardfs.cli import replay as module
-from guardfs.cli.ids import ids
+from guardfs.policy.users import ids
 from guardfs.policy.decide import Decider
 from guardfs.policy.facts import Facts
 from guardfs.policy.load import load
