@@ -8,12 +8,12 @@ nothing: "absent" is what the agent then relies on.
 from __future__ import annotations
 
 import errno as errnos
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from guardfs.audit.event import Kind as NameKind
-from guardfs.fence.events import Actor, Event, Kind
+from guardfs.fence.events import Kind
 from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.policy.model import OperationClass
 from guardfs.transcript.meta import RecordMeta
@@ -31,6 +31,13 @@ _OF_TRANSCRIPT = {
     "unlink": Kind.UNLINK,
     "rename": Kind.RENAME_AWAY,
 }
+
+
+_REMEMBERED = 4096
+"""Lock files whose transcript is remembered."""
+
+Step = tuple[Kind, bytes, Fingerprint | None, Fingerprint | None, bytes | None]
+"""An `Event` but for who and when: kind, transcript, before, after, to."""
 
 
 class Happening(msgspec.Struct, frozen=True, gc=False):
@@ -62,24 +69,30 @@ class Feed:
     """Makes events for one mount. watches: whether the machine wants to know of a transcript (`Machine.watches`)."""
 
     def __init__(self, names: NameRules, watches: Callable[[bytes], bool]) -> None:
-        self.names = names
         self._watches = watches
+        self._transcripts: dict[bytes, bytes] = {}
+        self.use(names)
 
-    def events(self, happening: Happening, actor: Actor) -> list[Event]:
-        """What the machine is to be told."""
+    def use(self, names: NameRules) -> None:
+        """From now on these rules say which names are locks and transcripts."""
+        self._names = names
+        self._transcripts.clear()
+
+    def steps(self, happening: Happening) -> Sequence[Step]:
+        """What the machine is to be told of, in order."""
         if not happening.fenced:
-            return []
+            return ()
         if happening.errno and not (happening.op == "look" and happening.errno == errnos.ENOENT):
-            return []
+            return ()
         if happening.to is not None and happening.op in ("rename", "link"):
-            return self._two_names(happening, actor)
+            return self._two_names(happening)
         if happening.kind is NameKind.LOCK:
-            return self._lock(happening, actor, happening.path, happening.op)
+            return self._lock(happening.path, happening.op)
         if not self._watches(happening.path):
-            return []
+            return ()
         kind = _kind(happening)
         if kind is None:
-            return []
+            return ()
         before, after = happening.before, happening.after
         if kind is Kind.LOOK:
             before, after = None, ABSENT if happening.errno else after
@@ -87,28 +100,26 @@ class Feed:
             before = ABSENT
         elif kind is Kind.UNLINK:
             after = ABSENT
-        return [self._event(kind, happening.path, happening, actor, before, after)]
+        return ((kind, happening.path, before, after, None),)
 
-    def _two_names(self, happening: Happening, actor: Actor) -> list[Event]:
+    def _two_names(self, happening: Happening) -> Sequence[Step]:
         """A rename or link, each of whose names may be a transcript, a lock, or neither."""
-        found: list[Event] = []
+        found: list[Step] = []
         path, to = happening.path, happening.to or b""
         rename = happening.op == "rename"
         if self._kind(path) is NameKind.LOCK:
-            found += self._lock(happening, actor, path, "unlink" if rename else "look")
+            found += self._lock(path, "unlink" if rename else "look")
         elif self._kind(path) is NameKind.TRANSCRIPT and self._watches(path):
             away = Kind.RENAME_AWAY if rename else Kind.ATTRIBUTES
             after = ABSENT if rename else happening.after
-            found.append(self._event(away, path, happening, actor, happening.before, after, to))
+            found.append((away, path, happening.before, after, to))
         if self._kind(to) is NameKind.LOCK:
-            found += self._lock(happening, actor, to, "create")
+            found += self._lock(to, "create")
         elif self._kind(to) is NameKind.TRANSCRIPT and self._watches(to):
-            found.append(
-                self._event(Kind.RENAME_OVER, to, happening, actor, happening.replaced, happening.after, path)
-            )
+            found.append((Kind.RENAME_OVER, to, happening.replaced, happening.after, path))
         return found
 
-    def _lock(self, happening: Happening, actor: Actor, path: bytes, op: str) -> list[Event]:
+    def _lock(self, path: bytes, op: str) -> Sequence[Step]:
         transcript = self.transcript_of(path)
         if op in ("create", "mknod", "symlink"):
             kind = Kind.LOCK_CREATED
@@ -117,30 +128,23 @@ class Feed:
         elif op == "look" and self._watches(transcript):
             kind = Kind.LOCK_LOOK
         else:
-            return []
-        return [self._event(kind, transcript, happening, actor, None, None)]
-
-    @staticmethod
-    def _event(
-        kind: Kind,
-        transcript: bytes,
-        happening: Happening,
-        actor: Actor,
-        before: Fingerprint | None,
-        after: Fingerprint | None,
-        to: bytes | None = None,
-    ) -> Event:
-        return Event(
-            kind, transcript, actor, happening.mono, happening.wall, before, after, happening.records, to
-        )
+            return ()
+        return ((kind, transcript, None, None, None),)
 
     def _kind(self, path: bytes) -> NameKind:
-        return self.names.kind(path[path.rfind(b"/") + 1 :])
+        return self._names.kind(path[path.rfind(b"/") + 1 :])
 
     def transcript_of(self, path: bytes) -> bytes:
         """The path of the transcript that the lock *path* belongs to."""
+        known = self._transcripts.get(path)
+        if known is not None:
+            return known
+        if len(self._transcripts) >= _REMEMBERED:
+            self._transcripts.clear()
         slash = path.rfind(b"/") + 1
-        return path[:slash] + (self.names.transcript_of(path[slash:]) or path[slash:])
+        found = path[:slash] + (self._names.transcript_of(path[slash:]) or path[slash:])
+        self._transcripts[path] = found
+        return found
 
 
 def _kind(happening: Happening) -> Kind | None:

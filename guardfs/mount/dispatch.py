@@ -3,7 +3,8 @@
 pyfuse3 starts a coroutine for every request, its `fuse_*_async`, looked up as module globals, and awaits it
 in one of its worker tasks. Here those globals are replaced by plain functions that run the original
 coroutine to its end at once, which is what nearly every request needs: the reply is sent before the next
-request is read. A handler that must wait says `await detach()` first: from there on it is a trio task of its
+request is read. What is to be said of the request (judgement, log, fences) is done after that, while the
+caller wakes up. A handler that must wait says `await detach()` first: from there on it is a trio task of its
 own, and other requests are answered meanwhile.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import types
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
@@ -37,6 +39,10 @@ def detach() -> Generator[object, None, None]:
 class _Held(Protocol):
     request: object
     request_flags: int
+    settles_later: bool
+    noted: deque[Any]
+
+    def settle(self) -> None: ...
 
 
 class Dispatcher:
@@ -52,6 +58,7 @@ class Dispatcher:
     def install(self, nursery: trio.Nursery) -> None:
         """Take pyfuse3's handlers over; detached requests run in *nursery*."""
         self._nursery = nursery
+        self._held.settles_later = True
         for name in [n for n in vars(pyfuse3) if n.startswith("fuse_") and n.endswith("_async")]:
             original = getattr(pyfuse3, name)
             self._originals[name] = original
@@ -68,10 +75,13 @@ class Dispatcher:
 
     def _plain(self, original: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
         held, run = self._held, self._run
+        noted, settle = held.noted, held.settle
 
         def handle(container: object, *args: Any) -> None:
             held.request = container
             run(container, original(container, *args))
+            if noted:
+                settle()
 
         return handle
 
@@ -80,6 +90,7 @@ class Dispatcher:
     ) -> Callable[..., None]:
         """For the operations whose flags pyfuse3 keeps to itself."""
         held, run = self._held, self._run
+        noted, settle = held.noted, held.settle
 
         def handle(container: object, *args: Any) -> None:
             held.request = container
@@ -87,6 +98,8 @@ class Dispatcher:
             if clear:
                 clear_flags(container)
             run(container, original(container, *args))
+            if noted:
+                settle()
 
         return handle
 
@@ -116,6 +129,7 @@ class Dispatcher:
             self._broke(container)
         finally:
             self.detached -= 1
+            self._held.settle()
 
     def _broke(self, container: object) -> None:
         """pyfuse3 itself failed before it answered (it answers as its last act, and logs failures of

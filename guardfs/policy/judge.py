@@ -7,21 +7,22 @@ decides on it, and what became of the transcript's fences.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from guardfs.audit.event import FenceMark, Kind
 from guardfs.fence.effects import NONE, Effect, Outcome
 from guardfs.fence.events import Actor, Event, process_exit, tick
 from guardfs.fence.events import Kind as Happened
-from guardfs.fence.feed import Feed, Happening
+from guardfs.fence.feed import Feed, Happening, Step
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.lockfile import LockHolder
 from guardfs.fence.machine import Machine
 from guardfs.lanes.writer import Writer
 from guardfs.policy.decide import Decider
 from guardfs.policy.facts import Decision, Facts, operation_class
-from guardfs.policy.model import Chain, FileClass, LockRelation, seconds
+from guardfs.policy.model import FileClass, LockRelation, OperationClass, seconds
+from guardfs.transcript.meta import RecordMeta
 from guardfs.transcript.names import NameRules
 
 CLAIM = b"user.guardfs.lane"
@@ -39,9 +40,9 @@ class Judgement(NamedTuple):
     """A decision, those of its facts that the log has not got elsewhere, and what happened to fences."""
 
     decision: Decision
-    fence: FenceMark | None
-    lock: LockRelation
-    claim: str | None
+    fence: FenceMark | None = None
+    lock: LockRelation = "free"
+    claim: str | None = None
     effects: tuple[Effect, ...] = ()
 
 
@@ -58,7 +59,6 @@ class Judge:
             protocol=fence.protocol, idle_timeout_ns=int(seconds(fence.idle_timeout) * 1e9)
         )
         self.machine.restore({}, token_floor)
-        self._marks: dict[tuple[int, str, str], FenceMark] = {}
         self._feed = Feed(names, self.machine.watches)
         self.use(decider, names)
 
@@ -66,7 +66,7 @@ class Judge:
         """From now on decide by *decider*; *names* are those of the same policy. Open fences stay. The fence protocol
         is that of the first policy (`unchangeable`)."""
         self.decider = decider
-        self._feed.names = names
+        self._feed.use(names)
         self.registry = decider.policy.transcripts.registry.encode("utf-8", "surrogateescape")
         self.idle_timeout = seconds(decider.policy.fence.idle_timeout)
         self.machine.set_idle_timeout(int(self.idle_timeout * 1e9))
@@ -77,71 +77,65 @@ class Judge:
     # ---- operations
 
     def judge(self, writer: Writer, happening: Happening) -> Judgement:
-        """What the policy says of an operation by *writer*, and what it did to the fences, which are fed with it."""
-        if happening.kind is Kind.OTHER:
-            return Judgement(self._decide(writer, happening, self._file(happening)), None, "free", None)
+        """What the policy says of an operation by *writer* on a transcript or lock, and what that did to the fences."""
         process = writer.process
         tgid, start = (writer.tgid, 0) if process is None else (process.tgid, process.start)
-        actor = Actor(tgid, start, writer.tid, writer.main, "")
-        transcript = self.transcript_of(happening.path, happening.kind)
-        lock = self.machine.lock(transcript, actor)
+        path, kind, records = happening.path, happening.kind, happening.records
+        transcript = self._feed.transcript_of(path) if kind is Kind.LOCK else path
+        machine = self.machine
+        lock: LockRelation = "free"
+        before = NONE
+        steps = self._feed.steps(happening)
+        if machine.watches(transcript) or happening.to is not None:
+            actor = Actor(tgid, start, writer.tid, writer.main, "")
+            lock = machine.lock(transcript, actor)
+            before = self._relation(steps, transcript, actor, records)
         claim = self._claims.get((tgid, start, transcript)) if self._claims else None
-        events = self._feed.events(happening, actor)
-        before = self._relation(events, transcript, actor)
-        chain: Chain | None = "owner" if before.continues else None
-        decision = self._decide(writer, happening, _FILES[happening.kind], before, chain, lock, claim)
-        if not events:
-            return Judgement(decision, self._mark(before), lock, claim)
-        actor = actor._replace(lane=decision.lane)
-        effects: tuple[Effect, ...] = ()
-        for event in events:
-            effects += self.machine.apply(_by(event, actor)).effects
-        return Judgement(decision, self._mark(before), lock, claim, effects)
-
-    def _relation(self, events: list[Event], transcript: bytes, actor: Actor) -> Outcome:
-        """How the operation stands to the fences before it; of a rename to those of both names, a foreign one first."""
-        if not events:
-            if not self.machine.watches(transcript):
-                return NONE
-            return self.machine.relate(transcript, actor, Happened.LOOK)
-        found = NONE
-        for event in events:
-            outcome = self.machine.relate(event.transcript, actor, event.kind, event.records)
-            if found.relation == "none" or outcome.relation == "other":
-                found = outcome
-        return found
-
-    def _decide(
-        self,
-        writer: Writer,
-        happening: Happening,
-        file: FileClass,
-        outcome: Outcome = NONE,
-        chain: Chain | None = None,
-        lock: LockRelation = "free",
-        claim: str | None = None,
-    ) -> Decision:
-        records = happening.records
         decision = self.decider.decide(
             Facts(
                 writer,
                 happening.operation or operation_class(happening.op),
-                file,
-                happening.path,
+                _FILES[kind],
+                path,
                 happening.to,
                 records[0] if records else None,
-                outcome.relation,
-                chain,
+                before.relation,
+                "owner" if before.continues else None,
                 lock,
                 claim,
             )
         )
         self.hits[decision.index] += 1
+        effects: tuple[Effect, ...] = ()
+        if steps:
+            actor = Actor(tgid, start, writer.tid, writer.main, decision.lane)
+            for step, name, old, new, to in steps:
+                event = Event(step, name, actor, happening.mono, happening.wall, old, new, records, to)
+                effects += machine.apply(event).effects
+        return Judgement(decision, self._mark(before), lock, claim, effects)
+
+    def other(
+        self, writer: Writer, op: str, path: bytes, to: bytes | None, operation: OperationClass | None
+    ) -> Decision:
+        """The same for a file that is neither transcript nor lock."""
+        registry = self.registry
+        file: FileClass = "registry" if registry and registry in (path, to) else "other"
+        decision = self.decider.decide(Facts(writer, operation or operation_class(op), file, path, to))
+        self.hits[decision.index] += 1
         return decision
 
-    def _file(self, happening: Happening) -> FileClass:
-        registry = self.registry
-        return "registry" if registry and registry in (happening.path, happening.to) else "other"
+    def _relation(
+        self, steps: Sequence[Step], transcript: bytes, actor: Actor, records: tuple[RecordMeta, ...]
+    ) -> Outcome:
+        """How the operation stands to the fences before it; of a rename to those of both names, a foreign one first."""
+        if not steps:
+            return self.machine.relate(transcript, actor, Happened.LOOK)
+        found = NONE
+        for kind, name, *_ in steps:
+            outcome = self.machine.relate(name, actor, kind, records)
+            if found.relation == "none" or outcome.relation == "other":
+                found = outcome
+        return found
 
     def _mark(self, outcome: Outcome) -> FenceMark | None:
         return (
@@ -196,17 +190,3 @@ class Judge:
     def transcript_of(self, path: bytes, kind: Kind) -> bytes:
         """The path of the transcript that *path* is, or is the lock of."""
         return self._feed.transcript_of(path) if kind is Kind.LOCK else path
-
-
-def _by(event: Event, actor: Actor) -> Event:
-    return Event(
-        event.kind,
-        event.transcript,
-        actor,
-        event.mono,
-        event.wall,
-        event.before,
-        event.after,
-        event.records,
-        event.to,
-    )

@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from guardfs.mount.caller import Caller, caller_of
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.layout import Entry
 from guardfs.mount.nodes import Node, NodeTable, Seen, seen_of
-from guardfs.policy.judge import Judge
+from guardfs.policy.judge import Judge, Judgement
 from guardfs.policy.model import OperationClass
 from guardfs.transcript.formats import FORMATS
 from guardfs.transcript.names import NameRules
@@ -70,6 +71,29 @@ class Later(msgspec.Struct):
     work: Callable[[], Any]
     then: Callable[[Any], Any]
     failed: Callable[[OSError], None] | None = None
+
+
+class _Noted(msgspec.Struct, gc=False):
+    """One operation between its answer and its judgement: see `Core.note`."""
+
+    op: str
+    begin: int
+    us: int
+    kind: Kind
+    path: bytes
+    errno: int
+    node: Node | None
+    after: Fingerprint | None
+    writer: Writer
+    to: bytes | None
+    data: bytes | None
+    operation: OperationClass | None
+    before: Fingerprint | None
+    replaced: Fingerprint | None
+    writes: bool
+    fenced: bool
+    wanted: bool
+    more: dict[str, Any]
 
 
 class Watcher(Protocol):
@@ -120,6 +144,8 @@ class Core:
         self.fds = Descriptors(self.nodes.root, root_fd, descriptors)
         self.kind = names.kind
         self.judge = judge
+        self.noted: deque[_Noted] = deque()
+        self.settles_later = False  # set by who calls `settle` after each request
         self.records = Assembler(format=FORMATS[judge.decider.policy.transcripts.format])
         self.registry_changed: Callable[[], None] = lambda: None
         self.fences_changed: Callable[[Writer | None, tuple[Effect, ...]], None] = lambda writer, effects: (
@@ -239,8 +265,10 @@ class Core:
         fenced: bool = True,
         **more: Any,
     ) -> None:
-        """Judge one operation and tell the log of it. Never raises: the operation is done, whatever becomes of its
+        """Take down one operation for judgement and log. Never raises: the operation is done, whatever becomes of its
         event.
+
+        Whatever must be true of the moment is taken down here; the rest is done by `settle`.
 
         data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not tell.
         before, replaced, writes: as in `Happening`. fenced: whether fences are to know of it.
@@ -249,57 +277,99 @@ class Core:
             wanted = self.audit.wants(op, kind)
             if not wanted and (kind is Kind.OTHER or not fenced):
                 return
-            writer = self.processes.writer(caller.pid, caller.uid, caller.gid)
-            records: list[RecordMeta] = []
-            if data is not None:
-                records = self.records.feed(
-                    (node.id if node else path, writer.tgid), more.get("offset"), data
-                )
+            noted = _Noted(
+                op,
+                begin,
+                (now() - begin) // 1000,
+                kind,
+                path,
+                errno_,
+                node,
+                self.state(node) if fenced and kind is Kind.TRANSCRIPT else None,
+                self.processes.writer(caller.pid, caller.uid, caller.gid),
+                to,
+                data,
+                operation,
+                before,
+                replaced,
+                writes,
+                fenced,
+                wanted,
+                more,
+            )
+        except Exception:
+            self.internal_error(f"note of {op}")
+            return
+        self.noted.append(noted)
+        if not self.settles_later:
+            self.settle()
+
+    def settle(self) -> None:
+        """Judge what was noted, and tell the log and the fences, in the order of the answers. Never raises.
+
+        The dispatcher calls it once a request is answered, so that no caller waits for it.
+        """
+        noted = self.noted
+        while noted:
+            item = noted.popleft()
+            try:
+                self._settle_one(item)
+            except Exception:
+                self.internal_error(f"note of {item.op}")
+
+    def _settle_one(self, item: _Noted) -> None:
+        op, kind, writer, node, more = item.op, item.kind, item.writer, item.node, item.more
+        node_id = node.id if node is not None else 0
+        records: list[RecordMeta] = []
+        if item.data is not None:
+            records = self.records.feed((node_id or item.path, writer.tgid), more.get("offset"), item.data)
+        if kind is Kind.OTHER:
+            decision = self.judge.other(writer, op, item.path, item.to, item.operation)
+            _, fence, lock, claim, effects = Judgement(decision)
+        else:
             happening = Happening(
                 op,
                 kind,
-                path,
-                time.monotonic_ns() if fenced else 0,
-                begin,
-                errno_,
-                to,
-                before,
-                self.state(node) if fenced and kind is Kind.TRANSCRIPT else None,
-                replaced,
+                item.path,
+                time.monotonic_ns(),
+                item.begin,
+                item.errno,
+                item.to,
+                item.before,
+                item.after,
+                item.replaced,
                 tuple(records),
-                operation,
-                writes,
-                fenced,
+                item.operation,
+                item.writes,
+                item.fenced,
             )
             decision, fence, lock, claim, effects = self.judge.judge(writer, happening)
-            if wanted:
-                if len(records) > MAX_RECORDS:
-                    more["more"] = len(records) - MAX_RECORDS
-                    del records[MAX_RECORDS:]
-                self.audit.emit(
-                    Operation(
-                        op=op,
-                        time_ns=begin,
-                        us=(now() - begin) // 1000,
-                        path=path,
-                        kind=kind,
-                        writer=writer,
-                        decision=decision,
-                        errno=errno_,
-                        to=to,
-                        records=records or None,
-                        operation=operation,
-                        fence=fence,
-                        lock=lock,
-                        claim=claim,
-                        node=node.id if node is not None else 0,
-                        **more,
-                    )
+        if item.wanted:
+            if len(records) > MAX_RECORDS:
+                more["more"] = len(records) - MAX_RECORDS
+                del records[MAX_RECORDS:]
+            self.audit.emit(
+                Operation(
+                    op=op,
+                    time_ns=item.begin,
+                    us=item.us,
+                    path=item.path,
+                    kind=kind,
+                    writer=writer,
+                    decision=decision,
+                    errno=item.errno,
+                    to=item.to,
+                    records=records or None,
+                    operation=item.operation,
+                    fence=fence,
+                    lock=lock,
+                    claim=claim,
+                    node=node_id,
+                    **more,
                 )
-            if effects or (kind is Kind.LOCK and op == "create"):
-                self.fences_changed(writer, effects)
-        except Exception:
-            self.internal_error(f"note of {op}")
+            )
+        if effects or (kind is Kind.LOCK and op == "create"):
+            self.fences_changed(writer, effects)
 
     def state(self, node: Node | None) -> Fingerprint | None:
         """What an agent that looks at *node* now sees, as far as the guard knows."""
