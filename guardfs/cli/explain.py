@@ -13,7 +13,6 @@ import msgspec
 
 from guardfs.audit.facts import EventReader, Outcome, outcome_of
 from guardfs.audit.read import decode, events, events_backward
-from guardfs.cli.ids import ids
 from guardfs.cli.logs import find
 from guardfs.cli.story import Story
 from guardfs.errors import GuardError
@@ -25,6 +24,7 @@ from guardfs.policy.facts import Facts
 from guardfs.policy.files import Files
 from guardfs.policy.load import Loaded, load
 from guardfs.policy.problem import PolicyError
+from guardfs.policy.users import ids
 
 DEFAULT_POLICY = "record"
 

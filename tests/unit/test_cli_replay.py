@@ -14,10 +14,10 @@ import pytest
 from guardfs.audit.event import Operation
 from guardfs.audit.facts import Outcome
 from guardfs.cli import replay as module
-from guardfs.policy.users import ids
 from guardfs.policy.decide import Decider
 from guardfs.policy.facts import Facts
 from guardfs.policy.load import load
+from guardfs.policy.users import ids
 from tests.unit.audit_tools import CRON, OUTSIDE, append, make_log, operation
 
 ROOT = Path(__file__).parents[2]
