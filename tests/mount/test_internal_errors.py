@@ -230,7 +230,7 @@ def test_an_error_while_it_is_told_to_the_log_is_not_the_callers(
     before = faulty.errors()
     with faulty.fault(where, "*"):
         act(below)
-    assert faulty.errors() > before
+        wait_for(lambda: _counted(faulty) > before, "the error to be counted, which is after the answer")
     found = (backing(faulty, below) / "file").read_bytes()
     assert found == (b"content+more" if name == "append" else b"content")
     usable(faulty.guard.directory)
