@@ -98,6 +98,11 @@ class History:
         return self._leaf_id
 
     @property
+    def onto(self) -> str | None:
+        """What a record names as its parent that continues the leaf, where the format has such a cursor."""
+        return self._onto
+
+    @property
     def leaf_index(self) -> int | None:
         """The leaf's number."""
         return None if self._leaf == _NONE else self._now(self._leaf)

@@ -19,12 +19,9 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
-from guardfs.transcript import parsers
+from guardfs.transcript import parsers, splice
 from guardfs.transcript.meta import RecordMeta
 from guardfs.transcript.reading import Parse
-from guardfs.transcript.scan import members
 
 
 class Place(enum.Enum):
@@ -49,7 +46,8 @@ class Format:
 
     parse: the meta data of one line, without its newline; never raises. peek: the same of the first bytes of a line
     that is too long to be collected. parents: whether records name their parent; else the history is the order of the
-    file. parent_keys: where the parent stands; the first one that holds a string. replaces: whether an id that
+    file. parent_keys: where the parent stands; the first one that holds a string. id_keys: where the id stands that
+    parents name; target_keys: and where that of a ``leaf`` record's target does. replaces: whether an id that
     comes again replaces the record (else it is a second record, or a fault). cursor: pi's rule that what is
     appended behind a side record names that as its parent, and yet continues the leaf.
     """
@@ -60,6 +58,8 @@ class Format:
     place: Callable[[RecordMeta], Place]
     parents: bool = False
     parent_keys: tuple[bytes, ...] = ()
+    id_keys: tuple[bytes, ...] = ()
+    target_keys: tuple[bytes, ...] = ()
     replaces: bool = False
     cursor: bool = False
 
@@ -72,19 +72,12 @@ class Format:
         """
         if not self.parent_keys or self.parse(line).invalid:
             return None
-        spans: dict[bytes, tuple[int, int]] = {}
-        for key, begin, end in members(line):
-            if key in self.parent_keys and end is not None:
-                spans[key] = (begin, end)
-        present = [spans[key] for key in self.parent_keys if key in spans]
-        return next((span for span in present if line[span[0]] == 0x22), present[0] if present else None)
+        return splice.span(line, self.parent_keys)
 
     def with_parent(self, line: bytes, parent: str | None) -> bytes:
         """*line* with another parent; every other byte stays. Unchanged where there is no parent to change."""
         span = self.parent_span(line)
-        if span is None:
-            return line
-        return b"%b%b%b" % (line[: span[0]], msgspec.json.encode(parent), line[span[1] :])
+        return line if span is None else splice.put(line, span, parent)
 
 
 def _pi(record: RecordMeta) -> Place:
@@ -123,11 +116,12 @@ def _lines(record: RecordMeta) -> Place:
 
 PI = Format(
     "pi", parsers.parse_pi, parsers.peek_pi, _pi,
-    parents=True, parent_keys=(b"parentId",), replaces=True, cursor=True,
+    parents=True, parent_keys=(b"parentId",), id_keys=(b"id",), target_keys=(b"targetId",),
+    replaces=True, cursor=True,
 )  # fmt: skip
 CLAUDE_CODE = Format(
     "claude-code", parsers.parse_claude, parsers.peek_claude, _claude,
-    parents=True, parent_keys=(b"parentUuid", b"logicalParentUuid"), replaces=True,
+    parents=True, parent_keys=(b"parentUuid", b"logicalParentUuid"), id_keys=(b"uuid",), replaces=True,
 )  # fmt: skip
 CODEX = Format("codex", parsers.parse_codex, parsers.peek_codex, _codex)
 GEMINI_CLI = Format("gemini-cli", parsers.parse_gemini, parsers.peek_gemini, _gemini, replaces=True)

@@ -41,7 +41,7 @@ def parser(shape: type[_T], fast: Callable[[_T], RecordMeta], build: Build, othe
         except msgspec.ValidationError:  # JSON, but a key holds another type than it should
             return _lenient(line, build, other)
         except _FAILED:
-            return _lenient(line, build, other) if _refused_for_text(line) else INVALID
+            return _lenient(line, build, other) if refused_for_text(line) else INVALID
 
     return parse
 
@@ -57,7 +57,7 @@ def _lenient(line: bytes, build: Build, other: RecordMeta) -> RecordMeta:
     return build(found) if isinstance(found, dict) else other
 
 
-def _refused_for_text(line: bytes) -> bool:
+def refused_for_text(line: bytes) -> bool:
     """Whether the strict decoder may have stumbled over a string only."""
     if _SURROGATE.search(line):
         return True
