@@ -35,10 +35,10 @@ class Cycle:
 
     actor: who created it. looks: its looks, oldest first; of many, the first ones and the last ones. orphan:
     somebody else took the lock file away; the holder does not know. leaf: id of the last record that its process
-    wrote in it.
+    wrote in it. over: its holder has begun to release the lock.
     """
 
-    __slots__ = ("_shape", "_tids", "actor", "leaf", "looks", "mono", "orphan", "spoiled", "wall")
+    __slots__ = ("_shape", "_tids", "actor", "leaf", "looks", "mono", "orphan", "over", "spoiled", "wall")
 
     def __init__(self, actor: Actor, mono: int, wall: int) -> None:
         self.actor = actor
@@ -46,6 +46,7 @@ class Cycle:
         self.wall = wall
         self.looks: list[Look] = []
         self.orphan = False
+        self.over = False
         self.spoiled = False  # what it read was rewritten after it looked
         self.leaf: str | None = None
         self._shape = ""
@@ -55,6 +56,15 @@ class Cycle:
     def shape(self) -> str:
         """What happened, in order, one letter each."""
         return self._shape
+
+    @property
+    def begun(self) -> bool:
+        """Whether a thread of the holder's kind has looked or read. Whoever relies on a transcript does that first."""
+        return LOOK in self._shape or READ in self._shape
+
+    def lock_looked_at(self, actor: Actor) -> None:
+        """A thread of its process looked at the lock file: whether it is still its own, before it removes it."""
+        self.over = self.over or (self.begun and self.kin(actor))
 
     def kin(self, actor: Actor) -> bool:
         """Whether *actor*, of the holder's process, is a thread of the holder's kind. The gateway's main thread

@@ -23,7 +23,7 @@ from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.judge import Judge
 from guardfs.fence.places import Places
 from guardfs.fence.protocol import PROTOCOLS, FenceProtocol
-from guardfs.fence.relation import relate
+from guardfs.fence.relation import relate, serves
 from guardfs.fence.tokens import Tokens
 from guardfs.fence.versions import DEFAULT, Rule
 from guardfs.policy.model import LockRelation
@@ -90,7 +90,7 @@ class Machine:
         elif kind in self._ends:
             effects = self._end(place, event)
         elif kind is Kind.LOCK_LOOK:
-            effects = self._missed(place, event)
+            effects = self._lock_looked_at(place, event)
         else:
             self._note(place, event)
         if effects:
@@ -115,12 +115,16 @@ class Machine:
         return transcript in self._places
 
     def lock(self, transcript: bytes, actor: Actor) -> LockRelation:
-        """Who holds the lock file: nobody, *actor*'s process, or another (a dead one, too)."""
+        """Who holds the lock file: nobody, *actor*'s own line of work, as far as its cycle tells, or another one: of
+        the same process, of another, of a dead one."""
         place = self._places.get(transcript)
         holder = None if place is None else place.holder or place.left
-        if holder is None:
+        if place is None or holder is None:
             return "free"
-        return "own" if holder.process == actor.process else "other"
+        cycle = place.cycles.get(actor.process) if holder.process == actor.process else None
+        if cycle is None:
+            return "own" if holder.process == actor.process else "other"
+        return "own" if cycle.kin(actor) or serves(cycle, actor, self._judge.protocol) else "other"
 
     def fences(self, mono: int) -> Iterator[FenceView]:
         """The open fences; mono: now."""
@@ -208,10 +212,12 @@ class Machine:
         self._ongoing.let_go(event.transcript, place, holder.process)
         return effects
 
-    def _missed(self, place: Place, event: Event) -> list[Effect]:
-        """Whoever has lost its lock file looks for it when it wants to release it."""
+    def _lock_looked_at(self, place: Place, event: Event) -> list[Effect]:
+        """Whoever wants to release its lock file looks for it, also if it has lost it."""
         process = event.actor.process
         cycle = place.cycles.get(process)
+        if cycle is not None:
+            cycle.lock_looked_at(event.actor)
         if cycle is None or not cycle.orphan or not cycle.kin(event.actor):
             return []
         del place.cycles[process]
@@ -264,16 +270,16 @@ class Machine:
 
     def _change(self, place: Place, event: Event, cycle: Cycle | None) -> None:
         actor = event.actor
-        bystander = cycle is not None and self._judge.protocol.bystander(cycle)
-        locked = cycle is not None and not cycle.orphan and (cycle.kin(actor) or not bystander)
+        serving = cycle is not None and serves(cycle, actor, self._judge.protocol)
+        locked = cycle is not None and not cycle.orphan and (cycle.kin(actor) or serving)
         process = None if event.kind is Kind.UNSEEN else actor.process
         fence = None if cycle is None else place.any_fence(cycle.actor.process)
         leaf = None if fence is None else place.leaf(fence)
         place.take_in(event, process, actor.main, locked)
-        if cycle is None or not (cycle.kin(actor) or actor.main):
+        if cycle is None or not (cycle.kin(actor) or (actor.main and cycle.begun and not cycle.over)):
             return
         cycle.note(WRITE if cycle.kin(actor) else MAIN_WRITE, actor.tid)
-        if actor.main and not bystander:
+        if actor.main and serving:
             cycle.wrote(event.records, leaf)
 
 

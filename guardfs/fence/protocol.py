@@ -67,7 +67,9 @@ class LockFile:
         last = shape.rfind(LOOK)
         if last < 0 or self.bystander(cycle):
             return Reading.IGNORED
-        tail = shape[last + 1 :]
+        tail, looks = shape[last + 1 :], shape.count(LOOK)
+        if _joined(shape):
+            tail, looks = tail.replace(READ, "").replace(WRITE, ""), looks - len(_MIRROR_LOOKS)
         if WRITE in tail:
             return Reading.IGNORED  # whoever relies on a file looks at it after writing
         main = MAIN_READ in shape or MAIN_WRITE in shape
@@ -76,8 +78,8 @@ class LockFile:
         if fenced and _open_failed(cycle):
             return Reading.IGNORED
         if fenced:
-            return Reading.ENDED if shape.count(LOOK) == 1 else Reading.REFRESHED
-        if shape.count(LOOK) == 1 and (MAIN_WRITE in tail or not main):
+            return Reading.ENDED if looks == 1 else Reading.REFRESHED
+        if looks == 1 and (MAIN_WRITE in tail or not main):
             return Reading.IGNORED
         # A write of the main thread after the last look is another lane's, without the lock.
         return Reading.OPENED
@@ -98,6 +100,16 @@ class NoFences:
 
 
 PROTOCOLS: dict[str, FenceProtocol] = {each.name: each for each in (LockFile(), NoFences())}
+
+
+_MIRROR_LOOKS = LOOK + LOOK
+
+
+def _joined(shape: str) -> bool:
+    """Whether a mirror has done its work in the middle of an owner's cycle: the gateway lets it have a lock that its
+    process holds. Its looks, its read and its append are then among the owner's, whose first look comes first."""
+    read = shape.rfind(READ, 0, max(0, shape.find(WRITE)))
+    return read > 0 and shape.count(LOOK, 0, read) > len(_MIRROR_LOOKS)
 
 
 def _reads_first(shape: str) -> bool:

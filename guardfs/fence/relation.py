@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from guardfs.fence.changes import is_mirror
+from guardfs.fence.cycle import Cycle
 from guardfs.fence.effects import Outcome
 from guardfs.fence.events import CHANGES, Actor, Kind
 from guardfs.fence.fence import Place, goes_on
@@ -25,17 +27,32 @@ def relate(
     continues = False
     if facts.process == process:
         continues = bool(records) and goes_on(records, place.leaf(first))
-        if _is_owners(place, actor, kind, continues, protocol):
+        if _is_owners(place, actor, kind, records, continues, protocol):
             relation = "own"
     return Outcome(relation, facts.token, facts.lane, own_token, continues)
 
 
-def _is_owners(place: Place, actor: Actor, kind: Kind, continues: bool, protocol: FenceProtocol) -> bool:
+def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:
+    """Whether what *actor*, a thread of the holder's process, does while *cycle* runs can be its owner's work."""
+    return not protocol.bystander(cycle) and (cycle.kin(actor) or (cycle.begun and not cycle.over))
+
+
+def _is_owners(
+    place: Place,
+    actor: Actor,
+    kind: Kind,
+    records: tuple[RecordMeta, ...],
+    continues: bool,
+    protocol: FenceProtocol,
+) -> bool:
     """Whether what a thread of the owner's process does is the owner's. A change is, under its own lock, or when
     the main thread goes on from the owner's last record; all else is, too; unless the running cycle has shown
-    itself to be another lane's."""
+    itself to be another lane's, or the owner has not looked yet, or it is a delivery that has joined the cycle."""
     cycle = place.cycles.get((actor[0], actor[1]))
-    if cycle is not None and protocol.bystander(cycle):
+    if cycle is not None and serves(cycle, actor, protocol):
+        if cycle.kin(actor) and records and is_mirror(records[0]):
+            return False
+    elif cycle is not None:
         if cycle.kin(actor):
             return False
         cycle = None

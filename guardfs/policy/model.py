@@ -100,8 +100,8 @@ class Conditions(_Table, frozen=True):
 
     process: see `Process`. operation: classes of operation. file: what the path is. path: below the sessions
     directory. to: the new name of a rename or link. record: see `Record`. lock: who holds the transcript's lock file:
-    nobody, a thread of the writer's own process, or another process. claim: a lane that the writer claims for itself;
-    never met unless `[claims]` believes it.
+    nobody, the writer's own line of work, or another one, of another process or the same. claim: a lane that the writer
+    claims for itself; never met unless `[claims]` believes it.
     """
 
     process: Process | None = None

@@ -11,6 +11,7 @@ from guardfs.fence.effects import (
     FenceChecked,
     FenceClosed,
     FenceOpened,
+    FenceRefreshed,
     Incident,
     LockLeft,
     LockLost,
@@ -31,6 +32,7 @@ LOCAL = Actor(200, 7, 203, False, "local")
 SCRIPT = Actor(300, 9, 300, True, "script")
 USER = RecordMeta("message", "user", "00000009", "00000001")
 ASSISTANT = RecordMeta("message", "assistant", "0000000a", "00000001")
+MIRROR = RecordMeta("message", "assistant", "0000000c", None, "openclaw", "gateway-injected")
 MINUTE = 60 * 10**9
 
 
@@ -270,6 +272,87 @@ def test_a_run_that_looks_at_its_own_message_relies_on_that() -> None:
     assert story.reasons() == ["closed"]
 
 
+def created(story: Story) -> Outcome:
+    """A main thread makes the absent transcript, with a header."""
+    outcome = story.do(Kind.CREATE, MAIN, Fingerprint(1, 60, 0, 20, 20))
+    story.append(MAIN, RecordMeta("session", None, "0000000b", None))
+    return outcome
+
+
+def test_what_comes_before_the_owners_check_is_not_the_owners_even_under_its_lock() -> None:
+    """The main thread made a header for an inject when the run had just taken its lock and not looked yet."""
+    story = Story(absent=True)
+    story.cycle(POOL, "LLLL")
+    story.do(Kind.LOCK_CREATED, POOL)
+    assert story.machine.lock(NAME, MAIN) == "other" and story.machine.lock(NAME, POOL) == "own"
+    assert created(story).relation == "other"
+    story.do(Kind.LOOK, POOL)
+    assert story.machine.lock(NAME, MAIN) == "own"
+    story.do(Kind.LOCK_REMOVED, POOL)
+    incident = story.incident()
+    assert incident.culprit is not None and incident.culprit.kind is Kind.CREATE
+    assert (incident.kind, incident.culprit.locked) == ("own", False)
+
+
+def test_what_comes_when_the_lock_is_being_released_is_not_the_owners() -> None:
+    """Whoever looks at its lock file after its work is about to remove it. A header was made just then."""
+    story = Story(absent=True)
+    story.cycle(POOL, "LLLL")
+    story.do(Kind.LOCK_CREATED, POOL)
+    story.do(Kind.LOOK, POOL)
+    story.do(Kind.LOOK, POOL)
+    assert story.machine.lock(NAME, MAIN) == "own"
+    story.do(Kind.LOCK_LOOK, POOL)
+    assert story.machine.lock(NAME, MAIN) == "other"
+    assert created(story).relation == "other"
+    story.do(Kind.LOCK_REMOVED, POOL)
+    assert len(story.of(FenceRefreshed)) == 1
+    story.cycle(POOL, "L")
+    culprit = story.incident().culprit
+    assert culprit is not None and (culprit.kind, culprit.locked) == (Kind.CREATE, False)
+
+
+def test_a_lock_file_that_is_looked_at_before_the_owner_looks_is_not_being_released() -> None:
+    story = opened()
+    story.do(Kind.LOCK_CREATED, POOL)
+    story.do(Kind.LOCK_LOOK, POOL)
+    story.do(Kind.LOOK, POOL)
+    assert story.append(MAIN, USER).relation == "own"
+
+
+def test_a_check_is_found_in_a_cycle_that_a_mirror_has_joined() -> None:
+    """The gateway's own deliveries join a lock that its process holds: two looks, a read, an append in the middle of
+    the owner's cycle."""
+    story = Story(absent=True)
+    story.cycle(POOL, "LLLL")
+    created(story)
+    story.cycle(POOL, "LLLRW")
+    assert story.incident().culprit is not None
+    assert story.reasons() == ["died"]
+
+
+@pytest.mark.parametrize("shape", ["LLLLRW", "LrwLLLRW", "LLLRWL", "LLLRLW"])
+def test_an_owner_that_looks_again_goes_on_in_a_cycle_that_a_mirror_has_joined(shape: str) -> None:
+    story = opened()
+    story.cycle(POOL, shape)
+    assert [type(effect) for effect in story.effects[1:]] == [FenceChecked, FenceRefreshed]
+
+
+def test_a_fence_opens_in_a_cycle_that_a_mirror_has_joined() -> None:
+    story = Story()
+    story.cycle(POOL, "RLrwLLLRW")
+    assert len(story.of(FenceOpened)) == 1
+
+
+def test_a_mirror_that_joins_is_not_the_owner() -> None:
+    story = opened()
+    story.do(Kind.LOCK_CREATED, POOL)
+    for _ in range(3):
+        story.do(Kind.LOOK, POOL)
+    assert story.append(POOL, MIRROR).relation == "other"
+    assert story.append(MAIN, USER).relation == "own"
+
+
 def test_changes_are_bounded_however_many_there_are() -> None:
     story = opened()
     for _ in range(1000):
@@ -318,6 +401,9 @@ def test_the_lock() -> None:
     story = Story()
     assert story.machine.lock(NAME, POOL) == "free"
     story.do(Kind.LOCK_CREATED, POOL)
+    assert story.machine.lock(NAME, POOL) == "own"
+    assert story.machine.lock(NAME, MAIN) == "other"
+    story.do(Kind.LOOK, POOL)
     assert story.machine.lock(NAME, MAIN) == "own"
     assert story.machine.lock(NAME, SCRIPT) == "other"
     story.do(Kind.LOCK_REMOVED, POOL)
