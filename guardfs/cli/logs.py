@@ -65,3 +65,9 @@ def _log_of(mount: str) -> Log:
     directory = state.get("dir") if isinstance(state, dict) else None
     head = os.path.join(directory, HEAD_NAME) if isinstance(directory, str) else None
     return Log(file, head if head and os.path.exists(head) else None, mount)
+
+
+def base(file: str) -> str:
+    """The log that a rotated file belongs to."""
+    name, _, number = file.rpartition(".")
+    return name if number.isdecimal() else file

@@ -22,6 +22,10 @@ COMMANDS = {
     "status": ("guardfs.cli.status:command", "Show what a running guard sees."),
     "tail": ("guardfs.cli.tail:command", "Show who writes what, live."),
     "policy": ("guardfs.cli.policy:command", "Check, show and test policy files."),
+    "incidents": (
+        "guardfs.cli.incidents:command",
+        "Show the turns that died of a changed transcript, and of whom.",
+    ),
     "explain": ("guardfs.cli.explain:command", "Say why an operation got its lane and its verdict."),
     "replay": ("guardfs.cli.replay:command", "Show what another policy would have said of a log."),
     "audit": ("guardfs.cli.audit:command", "Check the audit log."),
