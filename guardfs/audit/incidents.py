@@ -47,7 +47,8 @@ class Who(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def name(self) -> str:
         """As `guardfs tail` writes it: ``cron/cron.sh[7001]``; ``+``: not the process's first thread."""
-        text = f"{self.lane}/{self.comm}" if self.comm and self.comm != self.lane else self.lane or self.comm
+        names = [self.lane] if self.comm == self.lane else [self.lane, self.comm]
+        text = "/".join(name for name in names if name)
         if not self.tid and not self.tgid:
             return safe(text or "?")
         return safe(f"{text or '?'}[{self.tid or self.tgid}{'' if self.main or not self.tid else '+'}]")
@@ -248,6 +249,19 @@ class Gatherer:
         """The number of the event that tells of *change*; 0 where it is not known (any more)."""
         return self._event_of(change)[0]
 
+    def of_writer(self, event: Mapping[str, Any], writer: Mapping[str, Any]) -> Who:
+        """Who did the operation *event*, which has that writer."""
+        numbers = (writer.get(key) for key in ("tid", "tgid", "start"))
+        tid, tgid, start = (number if isinstance(number, int) else 0 for number in numbers)
+        return self.who(Actor(str(event.get("lane") or ""), tid, tgid, start, writer.get("main") is True))
+
+    def process(self, tgid: int) -> Who | None:
+        """The latest process with that id; None where the log has told of none."""
+        for known, start in reversed(self._processes):
+            if known == tgid:
+                return self.who(Actor("", tgid, tgid, start, True))
+        return None
+
     def owner(self, found: Incident | Forgotten) -> Who:
         """The fence's owner: a process."""
         process = found.process
@@ -359,16 +373,25 @@ def took(ms: float) -> str:
 
 def joined(found: Incident | Forgotten, known: Gatherer, event: Mapping[str, Any]) -> dict[str, Any]:
     """The notice as the log has it, with the facts of the processes and the answer of every version."""
+    if isinstance(found, Incident):
+        return incident_facts(found, event, known.owner(found), known.culprit(found))
     facts: dict[str, Any] = {**event, "owner_process": msgspec.to_builtins(known.owner(found))}
-    if isinstance(found, Forgotten):
-        facts["writers"] = [msgspec.to_builtins(who) for who in writers(found.changes, known)]
-        return facts
-    culprit = known.culprit(found)
-    facts["culprit_process"] = None if culprit is None else msgspec.to_builtins(culprit)
-    facts["versions"] = [
-        {"rule": rule.name, "answer": answer, "says": rule.says} for rule, answer in found.versions()
-    ]
+    facts["writers"] = [msgspec.to_builtins(who) for who in writers(found.changes, known)]
     return facts
+
+
+def incident_facts(
+    found: Incident, event: Mapping[str, Any], owner: Who, culprit: Who | None
+) -> dict[str, Any]:
+    """The same of an incident whose processes are known."""
+    return {
+        **event,
+        "owner_process": msgspec.to_builtins(owner),
+        "culprit_process": None if culprit is None else msgspec.to_builtins(culprit),
+        "versions": [
+            {"rule": rule.name, "answer": answer, "says": rule.says} for rule, answer in found.versions()
+        ],
+    }
 
 
 def writers(changes: Iterable[Change], known: Gatherer) -> list[Who]:

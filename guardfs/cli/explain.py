@@ -1,4 +1,4 @@
-"""`guardfs explain`: why an operation got its lane and its verdict."""
+"""`guardfs explain`: why an operation got its lane and its verdict, and of what a turn died."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 
 from guardfs.audit.facts import EventReader, Outcome, outcome_of
 from guardfs.audit.read import decode, events, events_backward
+from guardfs.cli.explain_line import explain_line, explain_notice
 from guardfs.cli.logs import find
 from guardfs.cli.story import Story
 from guardfs.errors import GuardError
@@ -45,11 +46,17 @@ def _choice(literal: Any) -> click.Choice[str]:
 @click.command(
     name="explain",
     epilog="Examples:  guardfs explain --event 1042 --audit audit.jsonl   "
-    "guardfs explain --policy ./my.toml --op append --exe /usr/bin/rsync --fence other",
+    "guardfs explain --policy ./my.toml --op append --exe /usr/bin/rsync --fence other   "
+    "guardfs explain --log-line 'lane task error: ...'",
 )
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.option(
     "--event", metavar="SEQ", help="The event of this number; -: a line of a log on standard input."
+)
+@click.option(
+    "--log-line",
+    metavar="TEXT",
+    help="An error of the gateway's own log: who broke that turn. -: standard input.",
 )
 @click.option("--audit", metavar="FILE", help="The log that the event is in, instead of that of DIR's guard.")
 @click.option(
@@ -83,6 +90,7 @@ def _choice(literal: Any) -> click.Choice[str]:
 def command(
     directory: str | None,
     event: str | None,
+    log_line: str | None,
     audit: str | None,
     policy: str | None,
     as_json: bool,
@@ -91,11 +99,20 @@ def command(
     """Say why an operation gets its lane, its rule and its verdict: every lane and rule that is tried, and what each
     asked and found.
 
-    The operation is an event of a log, or described by options; what is not described is unknown.
+    The operation is an event of a log, or described by options; what is not described is unknown. Of an incident, or
+    of an error of the gateway's own log (--log-line), tell who broke which turn, how, and which versions die of it.
+
+    Exit status 0: explained. 1: no incident fits the --log-line. 2: it cannot be told.
     """
     if directory is not None and audit is not None:
         raise click.UsageError("DIR and --audit both name a log; leave one out")
     described = {key: value for key, value in said.items() if value not in (None, ())}
+    if log_line is not None:
+        if event is not None or described or policy is not None:
+            raise click.UsageError(
+                "--log-line says what to explain, and needs no policy; leave the others out"
+            )
+        return explain_line(log_line, directory, audit, as_json)
     if event is None and not described:
         raise click.UsageError("say which operation: --event SEQ, or --op, --path, --exe and so on")
     if event is not None and described:
@@ -113,7 +130,12 @@ def command(
         else:
             seq, where = _seq(event), _one_log(directory, audit)
             found = (line.event for line in events(where))
-        taken, named = _until(found, seq, where)
+        try:
+            taken, named = _until(found, seq, where)
+        except _NoOperationError:
+            if seq is None or not explain_notice(where, seq, as_json):
+                raise
+            return 0
         loaded = _policy(policy, named, notes)
         facts, logged, title = _of_event(taken, loaded, notes)
     explanation = explain(Decider(loaded.policy, ids), facts)
@@ -168,6 +190,10 @@ class _Taken(NamedTuple):
     process: Mapping[str, Any] | None
 
 
+class _NoOperationError(GuardError):
+    """The event is something that the guard itself says: perhaps an incident."""
+
+
 def _until(found: _Events, seq: int | None, where: str) -> tuple[_Taken, Named | None]:
     """The event *seq* (None: the last operation), what describes its process, and the policy in force then."""
     named: Named | None = None
@@ -182,9 +208,8 @@ def _until(found: _Events, seq: int | None, where: str) -> tuple[_Taken, Named |
             first, highest = first if first is not None else number, number
         if seq is not None and number == seq:
             if not isinstance(writer, dict):
-                raise GuardError(
-                    f"{where}: event {seq} is a notice of the guard ({event.get('op')})", "name an operation"
-                )
+                notice = f"{where}: event {seq} is a notice of the guard ({event.get('op')})"
+                raise _NoOperationError(notice, "name an operation or an incident")
             last = event
             break
         if isinstance(writer, dict):

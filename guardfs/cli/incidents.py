@@ -29,6 +29,7 @@ from guardfs.audit.incidents import (
 from guardfs.audit.read import Line, events
 from guardfs.audit.select import Filter, moment
 from guardfs.audit.show import CYAN, DIM, GREEN, RED, YELLOW, safe, short
+from guardfs.cli.clock import day_clock
 from guardfs.cli.logs import base, find
 from guardfs.cli.table import Cell, Column, Part, Table, terminal
 
@@ -202,7 +203,7 @@ def _incident(found: Incident, known: Gatherer) -> list[Cell]:
     lasted = lasted_ms(found)
     return [
         Part(f"#{found.seq}", DIM),
-        Part(clock(found.time)),
+        Part(day_clock(found.time)),
         Part(safe(found.outcome), RED if found.outcome == "lost" else GREEN),
         Part("" if lasted is None else took(lasted)),
         Part(session(found), CYAN),
@@ -217,7 +218,7 @@ def _forgotten(found: Forgotten, known: Gatherer) -> list[Cell]:
     what = ", ".join(map(record_text, records[:3])) + (", …" if len(records) > 3 else "")
     return [
         Part(f"#{found.seq}", DIM),
-        Part(clock(found.time)),
+        Part(day_clock(found.time)),
         Part("lived", GREEN),
         Part(""),
         Part(session(found), CYAN),
@@ -230,15 +231,6 @@ def _forgotten(found: Forgotten, known: Gatherer) -> list[Cell]:
 def session(found: Incident | Forgotten) -> str:
     """The session's key; the transcript where that is not known."""
     return safe(found.session) if ":" in found.session else short(found.path or found.session)
-
-
-def clock(time: str) -> str:
-    """Local date and time to the millisecond, of an event's time."""
-    try:
-        local = datetime.fromisoformat(time).astimezone()
-    except (ValueError, OverflowError, OSError):
-        return safe(time)
-    return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03d}"
 
 
 def _newer(lines: Iterator[Line], newest: dict[str, int]) -> Iterator[Line]:
