@@ -15,6 +15,7 @@ from guardfs.audit.facts import EventReader, Outcome, outcome_of
 from guardfs.audit.read import decode, events, events_backward
 from guardfs.cli.explain_line import explain_line, explain_notice
 from guardfs.cli.logs import find
+from guardfs.cli.policy_of import Named, named_by
 from guardfs.cli.story import Story
 from guardfs.errors import GuardError
 from guardfs.policy import model
@@ -30,13 +31,6 @@ from guardfs.policy.users import ids
 DEFAULT_POLICY = "record"
 
 _Events = Iterable[Mapping[str, Any] | None]
-
-
-class Named(NamedTuple):
-    """The policy that a log names. source: as `--policy` was given to the guard; digest: SHA-256 in hex, or ""."""
-
-    source: str
-    digest: str
 
 
 def _choice(literal: Any) -> click.Choice[str]:
@@ -217,7 +211,7 @@ def _until(found: _Events, seq: int | None, where: str) -> tuple[_Taken, Named |
         elif event.get("op") == "process":
             processes[event.get("tgid"), event.get("start"), event.get("exe")] = event
         else:
-            named = _named(event) or named
+            named = named_by(event) or named
     if last is None:
         there = f"it has {first} to {highest}" if first is not None else "it is empty"
         if seq is None:
@@ -282,16 +276,8 @@ def _any_log(directory: str | None, audit: str | None) -> str | None:
 def _named_by(log: str | None) -> Named | None:
     if log is None:
         return None
-    found: Iterator[Named | None] = (_named(line.event) for line in events_backward(log) if line.event)
+    found: Iterator[Named | None] = (named_by(line.event) for line in events_backward(log) if line.event)
     return next((named for named in found if named is not None), None)
-
-
-def _named(event: Mapping[str, Any]) -> Named | None:
-    """The policy in force from *event* on, if it says so."""
-    if event.get("op") not in ("policy", "start") or event.get("change") == "refused":
-        return None
-    source = event.get("source") or event.get("policy")
-    return Named(source, str(event.get("new") or "")) if isinstance(source, str) else None
 
 
 def _policy(wanted: str | None, named: Named | None, notes: list[str]) -> Loaded:

@@ -119,6 +119,16 @@ def test_an_event_of_a_log_by_the_policy_that_the_log_names(log: str, policy: st
     assert "lane: cron" in shown.stdout and "the log says: lane gateway" in shown.stdout
 
 
+def test_the_policy_of_a_log_that_has_only_seen_its_start(tmp_path: Path, policy: str) -> None:
+    made = make_log(tmp_path)
+    made.start()
+    made.emit(Notice("start", 1, {"policy": {"source": policy, "digest": load(policy).digest}}))
+    made.emit(append(operation="append"))
+    made.close()
+    found = told("--event", seq_of(made.path, "write"), "--audit", made.path)
+    assert found["policy"]["source"] == policy and not any("no policy" in note for note in found["notes"])
+
+
 def test_a_policy_that_has_changed_since_is_told(log: str, policy: str) -> None:
     with open(policy, "a") as file:
         file.write("# more\n")
