@@ -26,6 +26,7 @@ COMMANDS = {
         "guardfs.cli.incidents:command",
         "Show the turns that died of a changed transcript, and of whom.",
     ),
+    "blame": ("guardfs.cli.blame:command", "Show who wrote each record of a transcript."),
     "explain": ("guardfs.cli.explain:command", "Say why an operation got its lane and its verdict."),
     "replay": ("guardfs.cli.replay:command", "Show what another policy would have said of a log."),
     "audit": ("guardfs.cli.audit:command", "Check the audit log."),

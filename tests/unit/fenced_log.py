@@ -94,6 +94,11 @@ class FencedLog:
 
     # ---- single operations
 
+    def adopt(self, name: str = NAME) -> None:
+        """A file that has been there before the guard."""
+        size = (self.directory / name).stat().st_size
+        self._states[name] = Fingerprint(1, next(self._inodes), size, 1, 1)
+
     def wait(self, ms: int) -> None:
         """Nothing happens for a while."""
         self._mono += ms * 1_000_000
@@ -129,7 +134,8 @@ class FencedLog:
             file.write(data)
         after = self._states[name] = self._stamped(before._replace(size=before.size + len(data)))
         self._mono += 1_000_000
-        fields = {"path": name, "kind": "transcript", "change": "modified", "lane": "unseen"}
+        fields: dict[str, Any] = {"path": name, "kind": "transcript", "change": "modified", "lane": "unseen"}
+        fields |= {"before": {"size": before.size}, "after": {"size": after.size}}
         self._log.emit(Notice("unseen", START + self._mono, fields))
         self._tell(self._judge.unseen(name.encode(), before, after, self._mono, START + self._mono))
 
