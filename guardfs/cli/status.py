@@ -52,30 +52,38 @@ def _attribute(path: str, tries: int = 5) -> bytes:
 @click.command(
     "status", epilog="Example:  guardfs status ~/.openclaw/agents/main/sessions --json | jq .audit"
 )
-@click.argument("directory", metavar="[DIR]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list, one object a guard.")
+@click.argument("path", metavar="[DIR | TRANSCRIPT]", required=False)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON: a list, one object a guard, or a transcript's fences.",
+)
 @click.option(
     "--check", is_flag=True, help="Print nothing unless something is wrong; exit 1 then (for health checks)."
 )
-def command(directory: str | None, as_json: bool, check: bool) -> int:
-    """Show every guarded directory, or the one that DIR lies in.
+def command(path: str | None, as_json: bool, check: bool) -> int:
+    """Show every guarded directory, or the one that DIR lies in; of a TRANSCRIPT, who relies on it now.
 
     Exit status 0: guarded and well. 1: not guarded, or something needs attention (the log cannot be written,
     events were lost, the guard had an error of its own).
     """
-    paths = [_guard_of(directory)] if directory else [guard.path for guard in device.guards()]
+    wanted = _guard_of(path) if path else None
+    if path and wanted is not None and not check and not os.path.isdir(path):
+        return fences_of(path, wanted, as_json)
+    guards = [wanted] if path else [guard.path for guard in device.guards()]
     found, troubles = [], []
-    for path in dict.fromkeys(filter(None, paths)):
+    for each in dict.fromkeys(filter(None, guards)):
         try:
-            found.append(read_status(path))
+            found.append(read_status(each))
         except GuardError as error:  # one guard that does not answer must not hide the others
-            if directory:
+            if path:
                 raise
             troubles.append(str(error))
     silent = list(troubles)
     troubles += [trouble for facts in found for trouble in attention(facts)]
     if not found and not troubles:
-        troubles = [f"{directory or 'nothing'} is guarded" if not directory else f"{directory}: not guarded"]
+        troubles = [f"{path}: not guarded" if path else "nothing is guarded"]
     if check:
         if troubles:
             sys.stderr.write("".join(f"guardfs: {trouble}\n" for trouble in troubles))
@@ -89,15 +97,51 @@ def command(directory: str | None, as_json: bool, check: bool) -> int:
     return 1 if troubles else 0
 
 
-def _guard_of(directory: str) -> str | None:
-    """The guarded directory that *directory* is, or lies in."""
-    if not os.path.lexists(directory):
-        raise GuardError(f"{directory}: no such file or directory", "check the path")
-    real = os.path.realpath(directory)
+def fences_of(path: str, guard: str, as_json: bool) -> int:
+    """Show who relies on the transcript *path* below *guard* now. It need not exist: a first turn relies on that."""
+    name = os.path.relpath(os.path.realpath(path), guard)
+    try:
+        found = msgspec.json.decode(_attribute(path))["fences"]
+    except FileNotFoundError:
+        found = [each for each in read_status(guard)["fences"]["list"] if each["path"] == name]
+        if not found:
+            raise GuardError(
+                f"{path}: no such file or directory, and nobody relies on that", "check the path"
+            ) from None
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        raise GuardError(f"{path}: no transcript", "the guard's policy says which files are") from None
+    if as_json:
+        facts = {"transcript": name, "mountpoint": guard, "fences": found}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode() + "\n")
+        return 0
+    bold, dim, _, end = _colours()
+    sys.stdout.write(f"{bold}{safe(path)}{end}\n")
+    rows = [_fence(each) for each in found] or ["nobody relies on it now"]
+    for number, row in enumerate(rows):
+        sys.stdout.write(f"  {dim}{'fences' if number == 0 else '':<11}{end}{row}\n")
+    return 0
+
+
+def _fence(fence: dict[str, Any]) -> str:
+    """One open fence: who relies on the transcript, since when."""
+    text = f"token {fence['token']}, {safe(fence['owner'])}[{fence['tgid']}], open for {_ago(fence['age_ms'] / 1000)}, "
+    text += f"silent for {_ago(fence['silent_ms'] / 1000)}"
+    changes = fence["changes"]
+    text += f", {changes} change{'s' if changes > 1 else ''} since it looked" if changes else ""
+    return text + (", at work" if fence["locked"] else "")
+
+
+def _guard_of(path: str) -> str | None:
+    """The guarded directory that *path* is, or lies in. A transcript need not exist."""
+    real = os.path.realpath(path)
     best = None
     for guard in device.guards():
         if real == guard.path or real.startswith(guard.path + "/"):
             best = guard.path
+    if best is None and not os.path.lexists(path):
+        raise GuardError(f"{path}: no such file or directory", "check the path")
     return best
 
 
@@ -140,12 +184,7 @@ def _fences(fences: dict[str, Any]) -> list[tuple[str, str]]:
     """What relies on which transcript now, and what became of those before."""
     counts = f"{fences['open']} open, {fences['opened']} opened, {fences['incidents']} broken"
     counts += f", {fences['forgotten']} with forgotten records" if fences["forgotten"] else ""
-    rows = [
-        f"{short(each['path'])}  token {each['token']}, {safe(each['owner'])}[{each['tgid']}], "
-        f"open for {_ago(each['age_ms'] / 1000)}, silent for {_ago(each['silent_ms'] / 1000)}"
-        + (", at work" if each["locked"] else "")
-        for each in fences["list"]
-    ]
+    rows = [f"{short(each['path'])}  {_fence(each)}" for each in fences["list"]]
     more = fences["open"] - len(rows)
     rows += [f"and {more} more"] if more > 0 else []
     return [("fences", counts), *(("", row) for row in rows)]
@@ -165,9 +204,13 @@ def _ago(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _shown(facts: dict[str, Any]) -> str:
+def _colours() -> tuple[str, str, str, str]:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    bold, dim, red, end = ("\033[1m", "\033[2m", "\033[31m", "\033[0m") if colour else ("", "", "", "")
+    return ("\033[1m", "\033[2m", "\033[31m", "\033[0m") if colour else ("", "", "", "")
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    bold, dim, red, end = _colours()
     daemon, audit = facts["daemon"], facts["audit"]
     changes = sum(
         facts["operations"].get(op, 0)

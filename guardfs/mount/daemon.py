@@ -189,6 +189,7 @@ class Daemon:
             {"policy": self.policy.facts, "sessions": self.sessions.stats, "fences": self.fences.facts},
         )
         self.filesystem.status = status.encode
+        self.filesystem.status_of = self.fences.of
         loop = self._connect()
         try:
             async with trio.open_nursery() as nursery:

@@ -11,12 +11,14 @@ import os
 import time
 from typing import Any
 
+import msgspec
 import trio
 
 from guardfs.audit.fences import notice_of
 from guardfs.audit.log import AuditLog
 from guardfs.fence.effects import Effect, FenceOpened, Forgotten, Incident
 from guardfs.fence.events import ProcessKey
+from guardfs.fence.machine import FenceView
 from guardfs.lanes.writer import Writer
 from guardfs.policy.judge import Judge
 from guardfs.state.tokens import TokenStore
@@ -74,19 +76,7 @@ class FenceKeeper:
         for view in machine.fences(mono):
             if len(shown) == _SHOWN:
                 break
-            shown.append(
-                {
-                    "path": view.fence.transcript.decode("utf-8", "backslashreplace"),
-                    "token": view.fence.token,
-                    "owner": view.fence.lane,
-                    "tgid": view.fence.process[0],
-                    "age_ms": view.age // 1_000_000,
-                    "silent_ms": view.silent // 1_000_000,
-                    "checks": view.checks,
-                    "changes": view.changes,
-                    "locked": view.locked,
-                }
-            )
+            shown.append(_shown(view))
         return {
             "open": machine.open_fences,
             "transcripts": machine.places,
@@ -96,6 +86,12 @@ class FenceKeeper:
             "watched": len(self._watched),
             "list": shown,
         }
+
+    def of(self, transcript: bytes) -> bytes:
+        """The open fences of one transcript, as JSON: the value of its attribute `user.guardfs.status`."""
+        views = self._judge.machine.fences(time.monotonic_ns())
+        found = [_shown(view) for view in views if view.fence.transcript == transcript]
+        return msgspec.json.encode({"v": 1, "fences": found})
 
     # ---- owners that end
 
@@ -138,3 +134,17 @@ class FenceKeeper:
                 log.exception("internal error in the fences' clock")
                 continue
             self.changed(None, effects)
+
+
+def _shown(view: FenceView) -> dict[str, Any]:
+    return {
+        "path": view.fence.transcript.decode("utf-8", "backslashreplace"),
+        "token": view.fence.token,
+        "owner": view.fence.lane,
+        "tgid": view.fence.process[0],
+        "age_ms": view.age // 1_000_000,
+        "silent_ms": view.silent // 1_000_000,
+        "checks": view.checks,
+        "changes": view.changes,
+        "locked": view.locked,
+    }

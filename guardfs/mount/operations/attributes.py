@@ -142,10 +142,12 @@ class Attributes(Files):
         return True
 
     def getxattr(self, node_id: int, name: bytes, ctx: Context) -> bytes:
-        """An extended attribute; `user.guardfs.status` of the root is the guard's own."""
+        """An extended attribute; `user.guardfs.status` of the root and of transcripts is the guard's own."""
         if node_id == ROOT_ID and name == STATUS:
             return self.status()
         node = self.node(node_id)
+        if name == STATUS and node.kind is Kind.TRANSCRIPT:
+            return self.status_of(node.path())
         if name == CLAIM and node.kind is Kind.TRANSCRIPT:
             return self._claimed(node, ctx)
         if node.opened:  # the usual question: security.capability, before the first write to a new file

@@ -172,6 +172,7 @@ class Core:
         self.forget_entry: Callable[[int, bytes], None] = lambda parent, name: None
         self.forget_node: Callable[[int], None] = lambda node: None
         self.status: Callable[[], bytes] = lambda: b"{}"
+        self.status_of: Callable[[bytes], bytes] = lambda transcript: b"{}"
 
     def node(self, node_id: int) -> Node:
         """The node that a request names; ESTALE if the guard does not know it."""
