@@ -1,0 +1,76 @@
+// One session of the model (guardfs/report/model.py), unpacked.
+(() => {
+  "use strict";
+  const STEP = 6; // numbers a mark
+
+  /**
+   * n: marks. time, lane: of each mark. Further facts of a mark by its number: op, quiet, held, failed, bytes, count,
+   * until, record. blamed: numbers of the marks that are a culprit's change. tracks: lines that each lane's fences need.
+   */
+  guardfs.Session = class Session {
+    constructor(shared, session) {
+      this.shared = shared;
+      Object.assign(this, {
+        name: session.name, files: session.files, lanes: session.lanes, begin: session.begin, events: session.events,
+        lost: session.lost, saved: session.saved, fences: session.fences.map((each) => ({ ...each })),
+        incidents: session.incidents, notes: session.notes,
+      });
+      this.flat = session.marks;
+      this.records = session.records;
+      this.untils = session.until;
+      this.n = this.flat.length / STEP;
+      this.time = new Float64Array(this.n);
+      this.lane = new Uint16Array(this.n);
+      for (let i = 0; i < this.n; i++) {
+        this.time[i] = this.flat[i * STEP];
+        this.lane[i] = this.flat[i * STEP + 1];
+      }
+      this.blamed = new Set();
+      for (const { culprit } of this.incidents) if (culprit && culprit.mark !== null) this.blamed.add(culprit.mark);
+      this.scale = new guardfs.Scale(this.#times());
+      this.places = Float64Array.from(this.time, (time) => this.scale.place(time));
+      this.#tracks();
+    }
+
+    text(index) { return this.shared.strings[index]; }
+    facts(i) { return this.shared.facts[this.flat[i * STEP + 2]]; }
+    op(i) { return this.text(this.facts(i)[0]); }
+    quiet(i) { return this.facts(i)[9] === 1; }
+    failed(i) { return this.facts(i)[7] !== 0; }
+    held(i) { return this.facts(i)[5] !== 0 || !["", "allow"].includes(this.text(this.facts(i)[4])); }
+    bytes(i) { return this.flat[i * STEP + 3]; }
+    count(i) { return this.flat[i * STEP + 5]; }
+    until(i) { return this.untils[i] ?? this.time[i]; }
+    record(i) { return this.records[this.flat[i * STEP + 4] - 1] || null; }
+    writer(i) { return this.shared.writers[this.facts(i)[2]]; }
+    clock(time, utc, what = "full") { return guardfs.clock(this.begin + time, utc, what); }
+
+    /** The fence that an incident broke. */
+    broken(incident) {
+      return this.fences.findLast((each) => each.lane === incident.lane && each.open <= incident.time &&
+        (each.close === null || each.close >= incident.time - 1e6)) || null;
+    }
+
+    #times() {
+      const times = Array.from(this.time);
+      for (const key in this.untils) times.push(this.untils[key]);
+      for (const { time, culprit } of this.incidents) times.push(time, ...(culprit ? [culprit.time] : []));
+      for (const { open, close } of this.fences) times.push(open, ...(close === null ? [] : [close]));
+      for (const [time] of this.notes) times.push(time);
+      return times;
+    }
+
+    /** Fences of one lane that overlap get lines of their own. */
+    #tracks() {
+      const ends = this.lanes.map(() => []);
+      for (const fence of this.fences) {
+        const lane = ends[fence.lane];
+        let track = lane.findIndex((end) => end <= fence.open);
+        if (track < 0) track = lane.length < 3 ? lane.push(0) - 1 : 2;
+        lane[track] = fence.close === null ? Infinity : fence.close;
+        fence.track = track;
+      }
+      this.tracks = ends.map((lane) => Math.max(1, lane.length));
+    }
+  };
+})();
