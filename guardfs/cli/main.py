@@ -27,6 +27,7 @@ COMMANDS = {
         "Show the turns that died of a changed transcript, and of whom.",
     ),
     "blame": ("guardfs.cli.blame:command", "Show who wrote each record of a transcript."),
+    "report": ("guardfs.cli.report:command", "Draw who wrote when: one page to attach to a bug report."),
     "explain": ("guardfs.cli.explain:command", "Say why an operation got its lane and its verdict."),
     "replay": ("guardfs.cli.replay:command", "Show what another policy would have said of a log."),
     "audit": ("guardfs.cli.audit:command", "Check the audit log."),

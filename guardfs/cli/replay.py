@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any, NamedTuple
 
 import click
 
 from guardfs.audit.facts import EventReader, Outcome, outcome_of
-from guardfs.audit.read import events, files_of
+from guardfs.audit.read import events
 from guardfs.audit.show import safe
+from guardfs.cli.progress import Progress
 from guardfs.policy.decide import Decider
 from guardfs.policy.files import Files
 from guardfs.policy.load import load
@@ -22,9 +22,6 @@ SHOWN = 20
 
 MAX_CHANGES = 10_000
 """Changes that are told apart; events of further ones are counted together."""
-
-_LARGE = 16 << 20
-_STEP = 50_000
 
 
 class _Place(NamedTuple):
@@ -98,7 +95,7 @@ def command(audits: tuple[str, ...], policy: str, everything: bool, as_json: boo
     loaded = load(policy, trust=False)
     decider = Decider(loaded.policy, ids)
     totals = _Totals()
-    progress = _Progress(audits)
+    progress = Progress(audits)
     for audit in audits:
         _replay(audit, decider, Files(loaded.policy.transcripts), totals, progress)
     progress.end()
@@ -109,7 +106,7 @@ def command(audits: tuple[str, ...], policy: str, everything: bool, as_json: boo
     return 1 if totals.differ or totals.undecided else 0
 
 
-def _replay(audit: str, decider: Decider, files: Files, totals: _Totals, progress: _Progress) -> None:
+def _replay(audit: str, decider: Decider, files: Files, totals: _Totals, progress: Progress) -> None:
     reader = EventReader(files)
     for line in events(audit):
         progress.step(len(line.raw) + 1)
@@ -131,34 +128,6 @@ def _replay(audit: str, decider: Decider, files: Files, totals: _Totals, progres
         totals.incomplete += reader.incomplete
         decision = decider.decide(facts)
         totals.count(outcome_of(event), Outcome(decision.lane, decision.rule, decision.verdict), place)
-
-
-class _Progress:
-    """On standard error, where that is a terminal and the logs are large."""
-
-    def __init__(self, audits: tuple[str, ...]) -> None:
-        self._size = 0
-        for audit in audits:
-            for file in files_of(audit):
-                try:
-                    self._size += os.stat(file).st_size
-                except OSError:  # rotated away in between
-                    pass
-        self._shown = sys.stderr.isatty() and self._size > _LARGE
-        self._read = 0
-        self._lines = 0
-
-    def step(self, size: int) -> None:
-        self._read += size
-        self._lines += 1
-        if self._shown and self._lines % _STEP == 0:
-            sys.stderr.write(f"\r{min(100, 100 * self._read // self._size):3d} %, {self._lines:,} lines")
-            sys.stderr.flush()
-
-    def end(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
 
 
 def _print(totals: _Totals, source: str, everything: bool) -> None:

@@ -15,9 +15,10 @@ import click
 from guardfs.audit.follow import Follower, follow, time_of
 from guardfs.audit.levels import CHANGES, NOTICES, QUIET
 from guardfs.audit.read import Line, events, events_backward, number_of
-from guardfs.audit.select import Filter, moment
+from guardfs.audit.select import Filter
 from guardfs.audit.show import Shower
 from guardfs.cli.logs import Log, find
+from guardfs.cli.span import moment_of
 
 DEFAULT_LINES = 20
 
@@ -83,8 +84,8 @@ def command(
         verdict=verdict,
         rule=rule,
         errors=errors,
-        since=_moment("--since", since, now),
-        until=_moment("--until", until, now),
+        since=moment_of("--since", since, now),
+        until=moment_of("--until", until, now),
     )
     if lines is None and since is None and until is None:
         lines = DEFAULT_LINES
@@ -184,14 +185,3 @@ def _op(op: str) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {' '.join(sorted(KNOWN_OPS))}"
         raise click.UsageError(f"--op {op!r}: no such operation; {hint}")
     return op
-
-
-def _moment(option: str, text: str | None, now: datetime) -> str | None:
-    if text is None:
-        return None
-    try:
-        return moment(text, now)
-    except ValueError:
-        raise click.UsageError(
-            f"{option} {text!r}: not a time; write 10m, 2h, 14:30 or 2026-05-23T03:37"
-        ) from None

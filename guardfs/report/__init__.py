@@ -1,0 +1,1 @@
+"""The report: one page that shows what happened, for people and for bug reports."""
