@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from tests.support.guard import Guard
-from tests.support.machine import FULL, cannot_mount
+from tests.support.machine import FULL, cannot_browse, cannot_mount
 from tests.support.mounts import clear_mounts
 
 StartGuard = Callable[..., Guard]
@@ -42,8 +42,10 @@ hypothesis.settings.load_profile("guardfs")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that mount are skipped, with the reason, where nothing can be mounted; long ones in short runs."""
-    reason = cannot_mount()
+    reason, blind = cannot_mount(), cannot_browse()
     for item in items:
+        if blind and item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason=blind))
         if reason and any(item.get_closest_marker(name) for name in ("mount", "crash", "gateway")):
             item.add_marker(pytest.mark.skip(reason=reason))
         if not FULL and item.get_closest_marker("soak"):

@@ -22,7 +22,7 @@
   paint.labels = (view) => {
     const { session, bottom, utc } = view, zone = guardfs.zone(session.begin + session.scale.time(view.a), utc);
     const found = session.lanes.map((lane, index) => label(view, lane, view.rows[index]));
-    found.push(svg("text", { class: "zone", x: view.narrow ? 6 : 18, y: bottom + (view.narrow ? 29 : 16) }, zone));
+    if (!view.narrow) found.push(svg("text", { class: "zone", x: 18, y: bottom + 16 }, zone)); // else beside the date
     return found;
   };
 
@@ -62,11 +62,11 @@
     let last = -Infinity, day = "";
     const tick = (time, form) => {
       const x = view.tx(time);
-      if (x - last < label || x > view.right - 30 || x < view.gutter + 38) return;
+      if (x - last < label || x > view.right - 30 || x < view.gutter + 46) return;
       last = x;
       out.push(svg("line", { class: "grid", x1: x, x2: x, y1: view.top, y2: bottom + 4 }),
         svg("text", { x, y: bottom + 16, "text-anchor": "middle" }, guardfs.clock(begin + time, utc, form)));
-      const date = guardfs.clock(begin + time, utc, "date");
+      const date = guardfs.clock(begin + time, utc, "date") + (view.narrow ? ` ${guardfs.zone(begin + time, utc)}` : "");
       if (date !== day) out.push(svg("text", { class: "day", x, y: bottom + 29, "text-anchor": "middle" }, date));
       day = date;
     };

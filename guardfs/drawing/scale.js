@@ -4,6 +4,9 @@
   "use strict";
   const SILENCE = 2e6; // us; shorter pauses are drawn as long as they are
 
+  /** A little more than *number*: the same for most neighbours, so that a picture whose log grows stands still. */
+  const rough = (number) => 1.25 ** Math.ceil(Math.log(number) / Math.log(1.25));
+
   /** The index of the first element of a sorted array that is not below *value*. */
   guardfs.lower = (array, value) => {
     let low = 0, high = array.length;
@@ -33,7 +36,7 @@
         silent += wide;
       }
       const first = sorted.length ? sorted[0] : 0, last = sorted.length ? sorted[sorted.length - 1] : 0;
-      const active = Math.max(last - first - silent, 1000);
+      const active = rough(Math.max(last - first - silent, 1000));
       const edge = active * 0.03; // air around all
       const air = edge / Math.max(1.5, gaps.length / 4); // and around what stands between two silences
       // all silences together take two fifths at most, one alone no more than it needs for its label

@@ -54,6 +54,11 @@
       this.#select({ kind: "incident", incident });
       return true;
     }
+    /** From when until when is seen, us since the epoch. */
+    window() {
+      const { session, a, b } = this.#view;
+      return [a, b].map((place) => session.begin + session.scale.time(place));
+    }
     focus() { this.svg.focus({ preventScroll: true }); }
 
     // ---- elements
@@ -258,13 +263,18 @@
       return incident ? { kind: "incident", incident } : null;
     }
 
+    /** Selects the next change that is seen, an incident's too. */
     #next(step) {
-      const { session } = this.#view, now = this.#selected, things = [...this.#things].sort((one, other) => one.x - other.x);
-      const known = now && now.kind === "mark" ? things.findIndex((each) => each.index === now.index) : -1;
-      const at = now && now.kind === "mark" ? this.#view.px(session.places[now.index]) : step > 0 ? -Infinity : Infinity;
-      const next = known >= 0 ? things[known + step] : step > 0 ? things.find((each) => each.x > at) : things.findLast((each) => each.x < at);
+      const view = this.#view, now = this.#selected, { session } = view;
+      const culprits = session.incidents.filter(({ culprit }) => culprit).map((incident) =>
+        ({ kind: "incident", incident, x: view.tx(incident.culprit.time) }));
+      const things = [...this.#things, ...culprits.filter(({ x }) => x >= view.gutter && x <= view.right)];
+      things.sort((one, other) => one.x - other.x);
+      const same = (each) => each.kind === now.kind && each.index === now.index && each.incident === now.incident;
+      const known = now ? things.findIndex(same) : -1;
+      const next = known >= 0 ? things[known + step] : step > 0 ? things[0] : things[things.length - 1];
       if (next) this.#select(next);
-      else this.#move(() => this.#view.pan(step * this.#view.width * 0.5));
+      else this.#move(() => view.pan(step * view.width * 0.5));
     }
     #jump(step) {
       const { incidents } = this.#view.session, now = this.#selected;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ def page(found: Collector, origin: Origin) -> bytes:
         tag("script", Markup(_data(drawn)), type="application/json", id="model"),
         tag("script", Markup(script)),
     )
-    start = MARK.decode() + f'{origin.version}">'
+    start = MARK.decode() + f'{escape(origin.version)}">'
     return f"{start}{head}</head>\n<body>{body}</body></html>\n".encode()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 FULL = bool(os.environ.get("GUARDFS_FULL"))
 """Whether the long tests run with their long counts (`scripts/test --full`)."""
@@ -20,3 +21,9 @@ def cannot_mount() -> str:
     except OSError as error:
         return f"needs /dev/fuse: {error.strerror}"
     return ""
+
+
+def cannot_browse() -> str:
+    """Why no page can be opened here; empty if one can."""
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    return f"needs {' and '.join(missing)}" if missing else ""

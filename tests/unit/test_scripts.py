@@ -149,7 +149,7 @@ def test_the_locks_name_no_registry_but_the_public_one() -> None:
 def test_the_test_script_explains_itself_without_set_up(copy: Path) -> None:
     done = script(copy, "test", "--help")
     assert done.returncode == 0
-    for option in ("--full", "--lint", "--unit", "--mount", "--gateway", "--crash"):
+    for option in ("--full", "--lint", "--unit", "--mount", "--gateway", "--crash", "--browser"):
         assert f"  {option}" in done.stdout
     assert not (copy / ".venv").exists()
 

@@ -1,0 +1,124 @@
+"""A headless Chromium for the length of some tests."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+SECONDS = 60.0
+"""Which only bound a broken run."""
+
+OPTIONS = (
+    "--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars"
+).split()
+
+
+class Browser:
+    """One window. Pages come from files; the network is not used."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, width: int = 1200, height: int = 900) -> None:
+        """Loads a page into a window of that size, light and for the screen, and waits until it is drawn."""
+        self.media()
+        self.size(width, height)
+        self.driver.get("about:blank")
+        self.said()
+        self.driver.get(page.as_uri())
+        self.settle()
+
+    def size(self, width: int, height: int = 900) -> None:
+        """Pixels of the page that are seen."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        self.settle()
+
+    def media(self, media: str = "screen", scheme: str = "light") -> None:
+        """As a printer, or one who prefers dark, sees it."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
+
+    def settle(self) -> None:
+        """Waits until what was asked for is painted: two frames, since a change of size asks for another one."""
+        self.driver.execute_async_script(
+            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done)))"
+        )
+
+    def run(self, code: str, *args: Any) -> Any:
+        """What JavaScript ``return``s."""
+        return self.driver.execute_script(code, *args)
+
+    def said(self) -> list[str]:
+        """What the page and the browser have put on the console since the last call."""
+        return [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        """The only one; it must be there."""
+        (found,) = self.all(selector)
+        return found
+
+    def texts(self, selector: str) -> list[str]:
+        return [
+            str(text)
+            for text in self.run(
+                "return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
+            )
+        ]
+
+    def click(self, element: WebElement) -> None:
+        """With a pointer, in its middle."""
+        ActionChains(self.driver).move_to_element(element).click().perform()
+        self.settle()
+
+    def keys(self, *keys: str) -> None:
+        """Into what has the focus."""
+        for key in keys:
+            ActionChains(self.driver).send_keys(key).perform()
+            self.settle()
+
+    def wait(self, condition: Callable[[], Any]) -> None:
+        WebDriverWait(self.driver, SECONDS, 0.02).until(lambda _: condition())
+
+    def style(self, element: WebElement, name: str) -> str:
+        return str(self.run("return getComputedStyle(arguments[0])[arguments[1]]", element, name))
+
+    def screenshot(self) -> bytes:
+        return base64.b64decode(self.driver.get_screenshot_as_base64())
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser with an empty profile of its own, ended whatever happens."""
+    profile = tempfile.mkdtemp(prefix="guardfs-browser-")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for option in (*OPTIONS, f"--user-data-dir={profile}", *(["--no-sandbox"] if os.geteuid() == 0 else [])):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = None
+    try:
+        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        driver.set_script_timeout(SECONDS)
+        yield Browser(driver)
+    finally:
+        if driver is not None:
+            driver.quit()
+        shutil.rmtree(profile, ignore_errors=True)
