@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from errno import ENOENT
 from typing import Any
 
 import msgspec
@@ -62,7 +63,8 @@ class Counts:
         op, count = event.get("op"), max(1, number(event.get("count"), 1))
         self.operations += count
         failed = bool(event.get("errno"))
-        row.failed += failed
+        absent = op == "look" and event.get("errno") == ENOENT  # an answer, not a failure: is the lock free?
+        row.failed += failed and not absent
         if lock:
             row.locks += op == "create" and not failed
         elif op == "write":

@@ -155,6 +155,7 @@ def test_counts_by_lane_and_file() -> None:
             operation(bytes=5, would="stage"),
             operation(bytes=7, errno=28),
             operation("look"),
+            operation("look", path=lock, errno=2),  # the lock is free: nothing that failed
             operation("create", path=lock),
             operation("unlink", path=lock),
             operation("attributes", lane="cron"),
@@ -163,7 +164,7 @@ def test_counts_by_lane_and_file() -> None:
         ]
     ).counts
     (gateway, files), (cron, _) = found.by_lane()
-    assert found.operations == 11
+    assert found.operations == 12
     assert (gateway.lane, gateway.writes, gateway.bytes, gateway.failed) == ("gateway", 5, 115, 1)
     assert {
         row.file: (row.writes, row.changes, row.locks, row.looks, row.held, row.failed) for row in files
