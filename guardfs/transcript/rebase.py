@@ -169,7 +169,6 @@ class _Walk:
         self._own: dict[str, _Own] = {}  # the branch's records from which the committed leaf is reached
         self._count = 0
         self._stale = False  # whether a writer did not know the committed leaf
-        self._rewound: tuple[str | None, ...] = ()  # to where one that did has moved the leaf
         self.shown = leaf  # what a reader of the file takes for the leaf
         self.records = self.moved = self.dropped = self.unparsed = 0
 
@@ -233,7 +232,6 @@ class _Walk:
             line, moved = self._move(line, record, moved)
         elif place is Place.NODE:
             self._leaf = self.shown = self._onto = name
-            self._rewound = ()
         else:
             self._onto = name
         self.moved += moved
@@ -243,7 +241,7 @@ class _Walk:
         """Whether a record with *parent*, which is none of the branch's, is where it belongs already."""
         if parent is not None and parent == self._leaf:
             return True
-        return not self._stale and (parent in self._rewound or (self._format.cursor and parent == self._onto))
+        return self._format.cursor and not self._stale and parent == self._onto
 
     def _move(self, line: bytes, record: RecordMeta, moved: bool) -> tuple[bytes, bool]:
         """Takes a record that moves the leaf: within the branch, or to a record that has been committed.
@@ -257,7 +255,6 @@ class _Walk:
             return line, moved  # readers ignore it
         if target is not None and target in self._own:
             self._leaf = self.shown = target
-            self._rewound = ()
         else:
             gone = target is not None and not self._exists(target)
             if gone and self._base is None:
@@ -268,7 +265,6 @@ class _Walk:
                     line, target, moved = put(line, at, self._base), self._base, True
             self._leaf = self._base
             self.shown = target
-            self._rewound = () if target == self._base else (target,)
         self._onto = target if record.onto is None else record.onto or None
         return line, moved
 

@@ -229,6 +229,17 @@ def test_a_leaf_record_within_the_branch_moves_what_follows() -> None:
     assert on("c", node("x", "a"), node("y", "x"), leaf("l", "y", "x")).leaf == "x"
 
 
+def test_a_first_record_behind_a_mirror_continues_the_current_leaf_and_not_the_mirror() -> None:
+    found = on("c", node("m", "a"), leaf("l", "m", "a"), node("x", "q"))
+    assert parents(found.data) == {"m": "c", "l": "m", "x": "c"}
+
+
+def test_a_parent_that_only_the_cursor_makes_right_is_changed_where_the_writer_knew_an_older_leaf() -> None:
+    branch = node("x", "a") + node("y", "x") + leaf("l", "y", "x", appendParentId="a") + node("z", "a")
+    assert parents(on("c", branch).data)["z"] == "x"
+    assert on("a", branch).clean
+
+
 def test_who_knew_the_current_leaf_may_go_back_to_an_older_record() -> None:
     branch = leaf("l", "c", "a") + node("x", "a")
     assert on("c", branch).clean
@@ -253,6 +264,7 @@ def test_a_side_record_hangs_on_the_current_leaf_and_is_never_it() -> None:
 
 def test_a_record_that_continues_the_leaf_behind_a_side_record_is_left_alone_where_that_is_known() -> None:
     assert on("c", node("x", "s"), onto="s").clean
+    assert parents(on("c", side("t", "s"), node("x", "s"), onto="s").data) == {"t": "s", "x": "c"}
     assert parents(on("c", node("x", "s")).data) == {"x": "c"}
 
 
@@ -335,7 +347,11 @@ def test_a_long_torn_line_becomes_nobodys_parent() -> None:
 
 def test_a_long_record_with_a_broken_text_is_a_record() -> None:
     line = node("x", "a", text="x" * (2 * MAX_RECORD) + "\ud83d")
-    assert on("c", line, node("y", "x")).moved == 1
+    assert on("c", line, node("y", "x")).data == line.replace(b'"a"', b'"c"') + node("y", "x")
+    behind = claude("x", "a", message={"content": "x" * (2 * MAX_RECORD) + "\ud83d"})
+    assert on("c", behind, format=CLAUDE_CODE) == Rebased(
+        behind, "c", 0, 0, 0, 1, True
+    )  # its id is not found
 
 
 def test_a_record_of_many_megabytes_costs_no_memory_of_its_parts() -> None:
@@ -395,7 +411,8 @@ def test_a_leaf_record_that_points_at_what_the_replacement_dropped_points_at_its
     assert found.data == node("m", "k") + leaf("l", "m", "k", appendParentId="m") and found.leaf == "k"
     ignored = merge(replacement, node("m", "k") + leaf("l", "m", "k", appendParentId="a"), PI)
     assert (ignored.clean, ignored.leaf) == (True, "m")
-    assert merge(HEADER, leaf("l", None, "a"), PI).leaf is None
+    nowhere = merge(HEADER, leaf("l", None, "a"), PI)
+    assert (nowhere.clean, nowhere.leaf) == (True, None)
 
 
 def test_long_ids_are_told_apart_in_a_replacement() -> None:
