@@ -11,7 +11,7 @@
 
   const paint = (guardfs.paint = {});
   /** px that a time on the axis needs, for ticks so many us apart. */
-  const room = (step) => (step < 1e3 ? 104 : step < 1e6 ? 88 : 64);
+  const room = (step) => (step < 1e3 ? 104 : step < 1e6 ? 88 : 72);
   const pill = (total) => 9 + brief(total).length * 6;
   const brief = (total) => (total > 999 ? `${Math.round(total / 1000)}k` : String(total));
   const fixed = (number) => number.toFixed(1);
@@ -58,8 +58,8 @@
     const { scale, begin } = view.session, { utc, bottom } = view, out = [];
     const step = STEPS.find((each) => each >= (view.wide / view.width) * room(each)) || DAY;
     const what = step < 1e3 ? "micro" : step < 1e6 ? "milli" : step < MINUTE ? "second" : "minute";
-    const label = room(step) - 14;
-    let last = -Infinity, day = "";
+    const label = room(step) - 12, dated = view.narrow ? 100 : 76; // px that a time, and a date, need
+    let last = -Infinity, day = "", dayAt = -Infinity;
     const tick = (time, form) => {
       const x = view.tx(time);
       if (x - last < label || x > view.right - 30 || x < view.gutter + 46) return;
@@ -67,8 +67,9 @@
       out.push(svg("line", { class: "grid", x1: x, x2: x, y1: view.top, y2: bottom + 4 }),
         svg("text", { x, y: bottom + 16, "text-anchor": "middle" }, guardfs.clock(begin + time, utc, form)));
       const date = guardfs.clock(begin + time, utc, "date") + (view.narrow ? ` ${guardfs.zone(begin + time, utc)}` : "");
-      if (date !== day) out.push(svg("text", { class: "day", x, y: bottom + 29, "text-anchor": "middle" }, date));
-      day = date;
+      if (date === day || x - dayAt < dated) return;
+      out.push(svg("text", { class: "day", x, y: bottom + 29, "text-anchor": "middle" }, date));
+      [day, dayAt] = [date, x];
     };
     for (const [from, to] of pieces(scale, view.a, view.b)) {
       if (view.tx(to) - last < label) continue;
@@ -95,8 +96,16 @@
   }
 
   /** How far each fence reaches: across all lanes, since it is their writes that break it. */
-  paint.bands = (view) => visible(view).map(({ x, width, fence }) =>
-    svg("rect", { class: `band${fence.reason === "died" ? " died" : ""}`, x, y: view.top, width, height: view.bottom - view.top }));
+  paint.bands = (view) => {
+    const bands = [];
+    for (const { x, width, fence } of visible(view)) {
+      const died = fence.reason === "died", last = bands.findLast((each) => each.died === died);
+      if (last && x <= last.end) last.end = Math.max(last.end, x + width); // each place is tinted once
+      else bands.push({ x, end: x + width, died });
+    }
+    return bands.map(({ x, end, died }) =>
+      svg("rect", { class: `band${died ? " died" : ""}`, x, y: view.top, width: end - x, height: view.bottom - view.top }));
+  };
 
   paint.fences = (view) => visible(view).map(({ x, width, fence }) => {
     const row = view.rows[fence.lane], died = fence.reason === "died";

@@ -195,7 +195,7 @@
 
     #where(incidents) {
       const at = this.#selected && this.#selected.kind === "incident" ? incidents.indexOf(this.#selected.incident) + 1 : 0;
-      const many = `${incidents.length} incident${incidents.length === 1 ? "" : "s"}`;
+      const many = `${guardfs.count(incidents.length)} incident${incidents.length === 1 ? "" : "s"}`;
       this.where.textContent = !incidents.length ? "no incident" : at ? `${at} of ${many}` : many;
       for (const each of this.jumps) each.disabled = !incidents.length;
     }

@@ -11,7 +11,7 @@ Of a session:
     files      names of its transcripts
     lanes      [{"name", "role"}]; role: "owner" (has had a fence), "own" (the same program), "other", "unseen"
     begin      us since the epoch; all further times are us since then
-    events     in the log; lost, saved: incidents
+    events     in the log; lost, saved: incidents, those included that are not drawn
     marks      flat list, six numbers a mark: time, lane, index in `facts`, bytes (-1: none), record + 1 (or 0), count
     until      {mark: time} of marks that stand for several events
     records    [[type, role, id, parent, note]]
@@ -90,7 +90,7 @@ def _by_session(pictures: Pictures) -> list[list[Picture]]:
 
 
 def _incidents_of(group: list[Picture]) -> int:
-    return sum(len(each.blames) for each in group)
+    return sum(each.lost + each.saved for each in group)
 
 
 def _session(group: list[Picture], shared: _Shared) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def _session(group: list[Picture], shared: _Shared) -> dict[str, Any]:
         "lanes": lanes,
         "begin": begin,
         "events": sum(each.events for each in group),
-        "lost": sum(each.lost for each in blames),
-        "saved": sum(not each.lost for each in blames),
+        "lost": sum(each.lost for each in group),
+        "saved": sum(each.saved for each in group),
         "marks": flat,
         "until": until,
         "records": records,

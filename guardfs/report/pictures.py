@@ -18,7 +18,7 @@ UNSEEN = "unseen"
 
 OTHERS = "other lanes"
 
-MAX_PICTURES = 1000
+MAX_PICTURES = 240
 """Transcripts remembered while the log is read; those without an incident, and of the oldest last event, are given up
 first."""
 
@@ -65,17 +65,26 @@ class Picture:
         self.lanes: dict[str, int] = {}
         self.owners: set[str] = set()
         self.marks: list[Mark] = []
-        self.fences: dict[int, Fence] = {}
+        self.fences: dict[
+            tuple[int, int], Fence
+        ] = {}  # by token and opening: tokens of a lost state begin anew
         self.blames: list[Blame] = []
         self.notes: list[tuple[int, str]] = []
         self.last = 0
         self.events = 0
+        self.lost = self.saved = 0
 
     def lane(self, name: str) -> int:
         """The index of a lane."""
         if name not in self.lanes and len(self.lanes) >= MAX_LANES:
             name = OTHERS
         return self.lanes.setdefault(name, len(self.lanes))
+
+    def owner(self, name: str) -> None:
+        """Notes a lane that has had a fence."""
+        self.lane(name)
+        if name in self.lanes:
+            self.owners.add(name)
 
     def named(self, session: str) -> None:
         """Takes a session's name: the registry's key rather than the transcript's id."""
@@ -128,18 +137,13 @@ class Pictures:
     def fence(self, picture: Picture, event: Mapping[str, Any], time: int) -> None:
         """Adds an opening or a closing."""
         owner, token = text(event.get("owner")) or "?", number(event.get("token"))
-        picture.lane(owner)
-        picture.owners.add(owner)
-        fence = picture.fences.get(token)
+        picture.owner(owner)
+        opened = micros(event.get("opened"))
+        key = (token, time if opened is None else opened)
+        fence = picture.fences.get(key)
         if fence is None:
-            opened = micros(event.get("opened"))
-            fence = picture.fences[token] = Fence(
-                owner,
-                token,
-                time if opened is None else opened,
-                tgid=number(mapping(event.get("process")).get("tgid")),
-                late=event.get("adopted") is True,
-            )
+            tgid, late = number(mapping(event.get("process")).get("tgid")), event.get("adopted") is True
+            fence = picture.fences[key] = Fence(owner, *key, tgid=tgid, late=late)
             self._fences += 1
             if self._fences > MAX_FENCES:
                 self._thin_fences()
@@ -148,23 +152,22 @@ class Pictures:
 
     def incident(self, picture: Picture, blame: Blame) -> None:
         """Adds a death, or one that was prevented."""
-        if self._blames >= MAX_BLAMES:
-            self.beyond += 1
-            return
-        self._blames += 1
-        picture.lane(blame.owner)
-        picture.owners.add(blame.owner)
+        picture.lost += blame.lost
+        picture.saved += not blame.lost
+        picture.owner(blame.owner)
         if blame.culprit is not None:
             picture.lane(blame.culprit[1])
         picture.blames.append(blame)
+        self._blames += 1
+        if self._blames > MAX_BLAMES:
+            self._blames = self._keep_later([each.blames for each in self.pictures.values()], 1)
 
     def note(self, picture: Picture, time: int, said: str) -> None:
         """Adds something else that the guard noticed."""
-        if self._notes >= MAX_NOTES:
-            self.beyond += 1
-            return
-        self._notes += 1
         picture.notes.append((time, said))
+        self._notes += 1
+        if self._notes > MAX_NOTES:
+            self._notes = self._keep_later([each.notes for each in self.pictures.values()], 0)
 
     # ---- bounds
 
@@ -177,18 +180,30 @@ class Pictures:
     def _thin_fences(self) -> None:
         """Drops the older half of those that ended well."""
         well = [
-            (fence.opened, key, token)
+            (fence.opened, key, which)
             for key, picture in self.pictures.items()
-            for token, fence in picture.fences.items()
+            for which, fence in picture.fences.items()
             if fence.closed is not None and fence.reason != "died"
         ]
-        for _, key, token in sorted(well)[: len(well) // 2 + 1]:
-            del self.pictures[key].fences[token]
+        for _, key, which in sorted(well)[: len(well) // 2 + 1]:
+            del self.pictures[key].fences[which]
             self._fences -= 1
             self.beyond += 1
 
+    def _keep_later(self, lists: list[list[Any]], time: int) -> int:
+        """Drops the older half of what all *lists* hold; *time*: the index of an entry's time. How many are left."""
+        times = sorted(each[time] for entries in lists for each in entries)
+        since = times[len(times) // 2]
+        for entries in lists:
+            entries[:] = [each for each in entries if each[time] > since]
+        left = sum(map(len, lists))
+        self.beyond += len(times) - left
+        return left
+
     def _give_up(self) -> None:
-        ranked = sorted(self.pictures.items(), key=lambda each: (bool(each[1].blames), each[1].last))
+        ranked = sorted(
+            self.pictures.items(), key=lambda each: (each[1].lost + each[1].saved > 0, each[1].last)
+        )
         for key, picture in ranked[: max(1, len(ranked) // 10)]:
             self.bound.total -= len(picture.marks)
             self._fences -= len(picture.fences)

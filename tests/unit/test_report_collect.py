@@ -127,6 +127,20 @@ def test_records_that_were_forgotten_and_other_things_noticed_are_notes(fenced: 
     assert (found.forgotten, found.outcomes.total()) == (1, 0)
 
 
+def test_a_token_that_comes_again_after_the_state_was_lost_is_another_fence() -> None:
+    fence = {"op": "fence", "path": TRANSCRIPT, "session": SESSION, "owner": "gateway", "token": 1}
+    events = [
+        {**fence, "time": at(ms + after), "opened": at(ms), "change": change, "reason": "closed"}
+        for ms in (0, 5000)
+        for after, change in ((0, "opened"), (900, "closed"))
+    ]
+    found = drawn(fed(events))["sessions"][0]["fences"]
+    assert [(each["token"], each["open"], each["close"]) for each in found] == [
+        (1, 0, 900_000),
+        (1, 5_000_000, 5_900_000),
+    ]
+
+
 # ---- marks and counts
 
 
@@ -306,6 +320,33 @@ def test_fences_beyond_the_bound_are_dropped_from_the_oldest_on_but_for_those_th
     tokens = [fence["token"] for fence in drawn(found)["sessions"][0]["fences"]]
     assert len(tokens) <= 50 and tokens[0] == 3 and tokens[-1] == 199
     assert found.fences == 200 and drawn(found)["beyond"] == 200 - len(tokens)
+
+
+def death(number: int) -> dict[str, Any]:
+    by = {"lane": "cron", "tid": 7, "tgid": 7, "start": 5, "main": True}
+    return {
+        "op": "incident", "time": at(number), "path": TRANSCRIPT, "session": SESSION, "owner": "gateway", "token": 1,
+        "kind": "lane", "outcome": "lost", "culprit": {"time": at(number - 0.5), "change": "append", "by": by},
+    }  # fmt: skip
+
+
+def test_of_more_incidents_and_notes_than_can_be_drawn_the_later_ones_are_and_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pictures, "MAX_BLAMES", 50)
+    monkeypatch.setattr(pictures, "MAX_NOTES", 40)
+    stale = {"op": "stale", "path": TRANSCRIPT, "session": SESSION, "token": 1, "owner": "gateway"}
+    found = fed(event for number in range(1, 300) for event in (death(number), {**stale, "time": at(number)}))
+    shown = drawn(found)
+    (session,) = shown["sessions"]
+    numbers = [each["number"] for each in session["incidents"]]
+    assert numbers == list(range(numbers[0], 300)) and 25 <= len(numbers) <= 50
+    assert 20 <= len(session["notes"]) <= 40 and session["notes"][-1][0] == max(
+        time for time, _ in session["notes"]
+    )
+    assert (session["lost"], found.outcomes["lost"], found.stale) == (299, 299, 299)
+    assert shown["beyond"] == 299 - len(numbers) + 299 - len(session["notes"])
+    assert [told.number for told in found.incidents][-1] == 299
 
 
 # ---- damaged logs
