@@ -218,6 +218,8 @@ def _merged(first: Complaint, second: Complaint) -> Complaint | None:
     """Both as one; None if they are about different turns."""
     if first.kind != second.kind or first.kind == "other":
         return None
+    if set(first.lanes) & set(second.lanes):  # each lane tells of a turn once
+        return None
     if first.file and second.file and first.file != second.file:
         return None
     if first.session and second.session and first.session != second.session:

@@ -26,8 +26,11 @@ NOTED = 20
 _TRANSCRIPTS = 4096
 """For which it is remembered which lines can be about them."""
 
-SLACK = timedelta(seconds=2)
-"""Between two clocks, or of a time that was cut to the second."""
+SLACK = timedelta(milliseconds=250)
+"""Between two clocks of one machine, both rounded."""
+
+_SECOND = timedelta(seconds=1)
+"""By how much a line may be later than it says, where its time was cut to the second."""
 
 UNKNOWN_TURN = timedelta(minutes=15)
 """How long a turn may have run where the line does not say."""
@@ -131,7 +134,8 @@ class Search:
             return Found(deaths[-1], "latest", rivals=len(deaths) - 1)
         fitting = [death for death in deaths if span.holds(death.incident.time)]
         if fitting:
-            return Found(fitting[-1], "time")
+            before = [death for death in fitting if _at(death.incident.time) <= span.line]
+            return Found(before[-1] if before else fitting[0], "time")
         if line.file is None and line.session is None:
             return None
         return self._in_another_zone(line, span, deaths)
@@ -146,7 +150,7 @@ class Search:
         span, deaths = self._spans[place], self._deaths[place]
         if span is None or not deaths:
             return None
-        return min(deaths, key=lambda death: abs(_at(death.incident.time) - span.end))
+        return min(deaths, key=lambda death: abs(_at(death.incident.time) - span.line))
 
     def remarks(self, place: int) -> list[Remark]:
         """What else happened to the transcript in the time of line *place*."""
@@ -188,9 +192,9 @@ class Search:
     @staticmethod
     def _in_another_zone(line: Complaint, span: Span, deaths: Sequence[Death]) -> Found | None:
         """The latest of *deaths* that fits if the line's clock is off by some half hours, or its day by some days."""
-        most = min(span.end - span.begin - SLACK, _AFTERWARDS)
+        most = min(span.line - span.begin, _AFTERWARDS)
         for death in reversed(deaths):
-            away = span.end - SLACK - _at(death.incident.time)
+            away = span.line - _at(death.incident.time)
             if not line.day:  # the time of a day, and nobody knows which
                 away = (away + _DAY / 2) % _DAY - _DAY / 2
             shift = round(away / _ZONE) * _ZONE
@@ -200,9 +204,10 @@ class Search:
 
 
 class Span(NamedTuple):
-    """A time in which an incident must lie."""
+    """A time in which an incident must lie. line: when its line can have been written at the latest."""
 
     begin: datetime
+    line: datetime
     end: datetime
 
     def holds(self, time: str) -> bool:
@@ -227,9 +232,10 @@ def about(line: Complaint, path: object, session: object) -> bool:
 def _span(line: Complaint) -> Span | None:
     if line.time is None:
         return None
-    end = _at(line.time)
+    at = _at(line.time)
     turn = UNKNOWN_TURN if line.duration_ms is None else timedelta(milliseconds=line.duration_ms)
-    return Span(end - turn - SLACK, end + SLACK)
+    latest = at + (_SECOND if line.time.endswith(".000000Z") else timedelta())
+    return Span(at - turn - SLACK, latest, latest + SLACK)
 
 
 def _at(time: str) -> datetime:

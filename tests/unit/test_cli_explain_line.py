@@ -16,6 +16,7 @@ import pytest
 from tests.unit.fenced_log import CRON, KEY, NAME, RUN, START, TOUCH, FencedLog, record
 
 ROOT = Path(__file__).parents[2]
+START_TEXT = "2026-05-23T03:37:47+00:00"
 WORDS = "session file changed while embedded prompt lock was released"
 
 
@@ -93,6 +94,23 @@ def test_the_time_of_the_line_tells_deaths_of_one_transcript_apart(log: FencedLo
     shown = guardfs("--log-line", "-", "--audit", log.path, text=pasted).stdout
     assert shown.count("a turn died:") == 3
     assert "Its times did, and that is enough." in shown and "no other program is to blame" in shown
+
+
+def test_deaths_in_a_row_are_each_found(tmp_path: Path) -> None:
+    with FencedLog(tmp_path) as log:
+        log.append(RUN, b'{"type":"session","id":"s"}\n')
+        for number in range(5):
+            log.turn()
+            log.wait(300)
+            log.append(CRON, record(f"bf09c3d{number}", log.leaf))
+            log.check()
+    deaths = [event for event in log.events() if event["op"] == "incident"]
+    pasted = ""
+    for death in deaths:
+        at = datetime.fromisoformat(death["time"]) + timedelta(milliseconds=1)
+        after = round((at - datetime.fromisoformat(START_TEXT)).total_seconds() * 1000)
+        pasted += line(after, took=305) + line(after, lane=f"session:{KEY}", took=306)
+    assert [answer["incident"]["seq"] for answer in told(log, pasted)] == [death["seq"] for death in deaths]
 
 
 def test_the_two_lanes_of_one_run_are_one_story(log: FencedLog) -> None:

@@ -117,11 +117,15 @@ def test_turns_of_two_sessions_that_died_together_stay_two() -> None:
 
 
 def test_two_deaths_of_one_session_are_two() -> None:
-    line = f'T lane task error: lane=main durationMs=12 error="{ERROR}: {PATH}"\n'
-    text = line.replace("T", "2026-05-26T09:44:16Z", 1) + line.replace("T", "2026-05-26T09:44:26Z", 1)
-    assert [each.time for each in complaints(text, NOW)] == [
-        "2026-05-26T09:44:16.000000Z",
-        "2026-05-26T09:44:26.000000Z",
+    text = "".join(
+        f'2026-05-26T09:44:{second} lane task error: lane={lane} durationMs=12 error="{ERROR}: {PATH}"\n'
+        for second in ("16.1Z", "17.1Z", "26.1Z")
+        for lane in ("main", "session:agent:main:main")
+    )
+    assert [(each.time, each.lines) for each in complaints(text, NOW)] == [
+        ("2026-05-26T09:44:16.100000Z", 2),
+        ("2026-05-26T09:44:17.100000Z", 2),
+        ("2026-05-26T09:44:26.100000Z", 2),
     ]
 
 
