@@ -202,7 +202,7 @@ class Gatherer:
         op = event.get("op")
         if isinstance(writer, dict):
             self._writer(writer)
-            if op in CHANGES and "session" in event:
+            if op in CHANGES and ("session" in event or op == "unlink" or op == "rename"):
                 self._operation(event, writer)
             return None
         if op == "process":
@@ -243,7 +243,7 @@ class Gatherer:
 
     def did(self, change: Change) -> str:
         """As `Change.text`; of a change of attributes also which."""
-        return self._event_of(change)[1] or change.text()
+        return (self._event_of(change)[1] if change.change == "attributes" else "") or change.text()
 
     def seq(self, change: Change) -> int:
         """The number of the event that tells of *change*; 0 where it is not known (any more)."""
@@ -334,8 +334,12 @@ def record_text(record: RecordMeta) -> str:
 
 
 def attributes_text(event: Mapping[str, Any]) -> str:
-    """Of an operation that changes attributes, which: ``chmod 640``, ``touch``, ``xattr user.a``; "" of any other."""
+    """Of an operation that changes attributes, which: ``chmod 640``, ``touch``, ``xattr user.a``, ``unlink copy``; ""
+    of any other."""
     op, change = event.get("op"), event.get("change")
+    if op == "unlink" or op == "rename":  # of a further name: that moves the ctime
+        to = event.get("to")
+        return f"{op} {short(str(event.get('path')))}" + (f" to {short(to)}" if isinstance(to, str) else "")
     if op == "xattr":
         return safe(f"{'remove ' if event.get('action') == 'remove' else ''}xattr {event.get('name')}")
     if op != "attributes" or not isinstance(change, dict):

@@ -151,7 +151,12 @@ class NodeTable:
         if before is not None:
             self.unname(parent, name)
         self._entries[key] = node
-        node.names.append((parent, name))
+        if kind is Kind.OTHER and node.kind is not kind and node.names:
+            node.names.insert(
+                -1, (parent, name)
+            )  # events go on calling it by the name that makes it a transcript
+        else:
+            node.names.append((parent, name))
         if node.kind is not kind and (node.kind is Kind.OTHER or len(node.names) == 1):
             node.kind = kind  # a transcript stays one under whatever further names it gets
 

@@ -75,6 +75,7 @@ def test_a_transcript_stays_one_under_further_names() -> None:
     other = nodes.remember(nodes.root, b"x.tmp", info(11), Kind.OTHER)
     nodes.remember(nodes.root, b"y.jsonl", info(11), Kind.TRANSCRIPT)
     assert other.kind is Kind.TRANSCRIPT
+    assert node.path() == b"a.jsonl", "and is called by the name that makes it one"
 
 
 def test_what_was_seen_of_a_forgotten_file_is_remembered_for_a_while() -> None:

@@ -264,6 +264,7 @@ class Core:
         replaced: Fingerprint | None = None,
         writes: bool = False,
         fenced: bool = True,
+        logged: bool = True,
         **more: Any,
     ) -> None:
         """Take down one operation for judgement and log. Never raises: the operation is done, whatever becomes of its
@@ -272,10 +273,10 @@ class Core:
         Whatever must be true of the moment is taken down here; the rest is done by `settle`.
 
         data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not tell.
-        before, replaced, writes: as in `Happening`. fenced: whether fences are to know of it.
+        before, replaced, writes: as in `Happening`. fenced, logged: whether fences, and the log, are to know of it.
         """
         try:
-            wanted = self.audit.wants(op, kind)
+            wanted = logged and self.audit.wants(op, kind)
             if not wanted and (kind is Kind.OTHER or not fenced):
                 return
             noted = _Noted(

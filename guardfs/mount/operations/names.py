@@ -10,6 +10,7 @@ from typing import Any
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Core, Handle, now
@@ -76,8 +77,17 @@ class Names(Core):
             self.nodes.detach(node)
         self.unseen(self.child_path(parent, name), kind, change, node.seen, None, node)
 
-    def _change(self, op: str, parent: Node, name: bytes, ctx: Context, act: Any, **more: Any) -> Any:
-        """Run *act* between the gate and the note; the note tells of a failure too."""
+    def _change(
+        self,
+        op: str,
+        parent: Node,
+        name: bytes,
+        ctx: Context,
+        act: Any,
+        touched: Node | None = None,
+        **more: Any,
+    ) -> Any:
+        """Run *act* between the gate and the note; the note tells of a failure too. touched: see `_touched`."""
         begin = now()
         kind = self.kind(name)
         try:
@@ -88,7 +98,15 @@ class Names(Core):
             raise
         node = result if isinstance(result, Node) else None
         self.note(op, begin, ctx, kind, self.child_path(parent, name), 0, node, **more)
+        if touched is not None:
+            self._touched(touched, begin, ctx, kind, more.get("before"))
         return result
+
+    def _touched(self, node: Node, begin: int, ctx: Context, kind: Kind, before: Fingerprint | None) -> None:
+        """Something was done to a name, of *kind*, that *node* has or had. That moves the ctime of a transcript, which
+        its agent watches, also where the name is only a further one."""
+        if kind is Kind.OTHER and node.kind is Kind.TRANSCRIPT and node.names:
+            self.note("attributes", begin, ctx, node.kind, node.path(), 0, node, before=before, logged=False)
 
     def _adopt(self, parent: Node, name: bytes, ctx: Context, mode: int) -> Node:
         """Give what was just made to its maker, and make a node of it."""
@@ -247,10 +265,13 @@ class Names(Core):
     def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove a name."""
         parent = self.node(parent_id)
-        before = self.state(self.nodes.entry(parent, name))
-        self._change(
-            "unlink", parent, name, ctx, lambda: self._remove(parent, name, self.below.unlink), before=before
-        )
+        node = self.nodes.entry(parent, name)
+        before = self.state(node)
+
+        def act() -> None:
+            self._remove(parent, name, self.below.unlink)
+
+        self._change("unlink", parent, name, ctx, act, node, before=before)
 
     def rmdir(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove an empty directory."""
@@ -308,8 +329,9 @@ class Names(Core):
             more["detail"] = {"flags": "exchange" if flags & pyfuse3.RENAME_EXCHANGE else "noreplace"}
         onto = self.kind(new_name) is Kind.TRANSCRIPT
         more["operation"] = operation_class("rename", onto_transcript=onto)
+        replaced = self.nodes.entry(target, new_name)
         more["before"] = self.state(self.nodes.entry(source, name))
-        more["replaced"] = self.state(self.nodes.entry(target, new_name))
+        more["replaced"] = self.state(replaced)
         try:
             self.gate()
             moved = self._move(source, name, target, new_name, flags)
@@ -317,6 +339,9 @@ class Names(Core):
             self.note("rename", begin, ctx, kind, path, error.errno or errno.EIO, **more)
             raise
         self.note("rename", begin, ctx, kind, path, 0, moved, **more)
+        for node, before in ((moved, more["before"]), (replaced, more["replaced"])):
+            if node is not None:
+                self._touched(node, begin, ctx, kind, before)
         if to == self.judge.registry:
             self.registry_changed()
 
