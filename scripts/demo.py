@@ -1,4 +1,4 @@
-"""The demo: guardfs over a throw-away sessions directory, real writers, the live log, then who wrote what.
+"""The demo: guardfs over a throw-away sessions directory, real writers, the live log, then who broke what.
 
 Run by scripts/demo. Exit 0: all that was shown was as promised. 1: something was not. 2: it cannot run here.
 130: Ctrl-C.
@@ -17,27 +17,49 @@ from demo_guard import HERE, DemoError, Guarded, Process, on_terminate
 from rich.console import Console
 from rich.markup import escape
 
-TURNS = 3  # on each of two sessions: about five seconds
 WRITERS_DONE = 60.0  # seconds; they take about five
+ROUNDS = "1000"  # more than there is time for: they are told when it is enough
 
 
-def write_all(guard: Guarded) -> tuple[str, int]:
-    """Run gateway, second agent, cron and sync tool to their ends; the gateway's report and process id."""
-    report = os.path.join(guard.home, "report.jsonl")
+def write_all(guard: Guarded) -> str:
+    """Run gateway, second agent, cron and sync tool until each of these has broken a reply; what the gateway's own log
+    says then."""
+    log = os.path.join(guard.home, "gateway.log")
     writers = os.path.join(HERE, "writers")
-    gateway = guard.start(
-        sys.executable, os.path.join(writers, "gateway.py"), guard.sessions, str(TURNS), report
-    )
+    gateway = guard.start(sys.executable, os.path.join(writers, "gateway.py"), guard.sessions, log)
     chat, other = (os.path.join(guard.sessions, name) for name in transcripts(guard, gateway))
     others = [
-        guard.start(sys.executable, os.path.join(writers, "agent.py"), other, "2"),
-        guard.start(os.path.join(writers, "cron.sh"), chat, "5"),
-        guard.start(os.path.join(writers, "sync.sh"), other, "3"),
+        guard.start(sys.executable, os.path.join(writers, "agent.py"), other, ROUNDS),
+        guard.start(os.path.join(writers, "cron.sh"), chat, ROUNDS),
+        guard.start(os.path.join(writers, "sync.sh"), other, ROUNDS),
     ]
-    for process in [gateway, *others]:
-        if process.finish(WRITERS_DONE):
-            raise DemoError(f"{process.name}: a writer failed: {' '.join(process.lines[-3:])}")
-    return report, gateway.popen.pid
+    wait_for_deaths(guard, [gateway, *others])
+    for process in [*others, gateway]:  # the rounds and the replies under way are their last
+        process.popen.terminate()
+        finish(process)
+    with open(log, encoding="utf-8") as file:
+        return file.read()
+
+
+def wait_for_deaths(guard: Guarded, writers: list[Process]) -> None:
+    """Return when replies have died of the agent, of the cron job and of the sync tool (which runs ln and touch)."""
+    deadline = time.monotonic() + WRITERS_DONE
+    while True:
+        rows = guard.command("incidents", guard.name, "--json", found=True).splitlines()
+        found = {show.culprit({"incident": json.loads(row)}) for row in rows}
+        if {"agent", "cron"} <= found and found & {"ln", "touch"}:
+            return
+        for process in writers:
+            if process.popen.poll() is not None:
+                raise DemoError(f"{process.name}: a writer ended early: {' '.join(process.lines[-3:])}")
+        if time.monotonic() > deadline:
+            raise DemoError(f"in {WRITERS_DONE:g} s replies have died only of {found}")
+        time.sleep(0.3)
+
+
+def finish(process: Process) -> None:
+    if process.finish(WRITERS_DONE):
+        raise DemoError(f"{process.name}: a writer failed: {' '.join(process.lines[-3:])}")
 
 
 def transcripts(guard: Guarded, gateway: Process) -> list[str]:
@@ -62,22 +84,22 @@ def run(console: Console) -> None:
             "A gateway (main and pool threads, lock files), a second agent, a cron job and a sync tool.",
         )
         tail = show.follow(console, guard)
-        report, gateway_pid = write_all(guard)
+        log = write_all(guard)
         show.finish_following(guard, tail)
 
         show.title(
             console,
             "3. Who wrote what",
-            "From the audit log: the process and thread of every change.",
+            "Each record with its writer, from the log; on the left the path that the agent remembers.",
         )
-        show.show_shares(console, guard)
+        show.show_blame(console, guard)
 
         show.title(
             console,
             "4. Who broke the replies",
             "Each came while a reply was streaming. OpenClaw ends the turn then, and names only the file.",
         )
-        show.show_broken(console, guard, report, gateway_pid)
+        show.show_broken(console, guard, log)
         show.show_account(console, guard)
         show.show_end(console, guard)
 

@@ -30,7 +30,11 @@ class Process:
     """A child whose output is read line by line; in a session of its own: Ctrl-C is for the demo."""
 
     def __init__(
-        self, *command: str, show: Callable[[str], None] | None = None, terminal: bool = False
+        self,
+        *command: str,
+        show: Callable[[str], None] | None = None,
+        terminal: bool = False,
+        cwd: str | None = None,
     ) -> None:
         """*show* gets each line as it comes. *terminal*: the child writes to one as wide as ours, in colours."""
         self.name = " ".join(os.path.basename(part) for part in command[:2])
@@ -42,7 +46,12 @@ class Process:
             size = shutil.get_terminal_size()
             termios.tcsetwinsize(childs, (size.lines, size.columns))
         self.popen = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=childs, stderr=childs, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=childs,
+            stderr=childs,
+            start_new_session=True,
+            cwd=cwd,
         )
         os.close(childs)
         self._output = open(ours, encoding="utf-8", errors="replace")  # noqa: SIM115  (the reader closes it)
@@ -104,6 +113,7 @@ class Guarded:
 
     def __init__(self, sessions: str = "sessions") -> None:
         self.home = os.path.realpath(tempfile.mkdtemp(prefix="guardfs-demo-"))
+        self.name = sessions
         self.sessions = os.path.join(self.home, sessions)
         self.audit = os.path.join(self.home, "audit.jsonl")
         self.state = os.path.join(self.home, "state")
@@ -129,7 +139,8 @@ class Guarded:
     def start(
         self, *command: str, show: Callable[[str], None] | None = None, terminal: bool = False
     ) -> Process:
-        child = Process(*command, show=show, terminal=terminal)
+        """Run a program in the throw-away directory; it ends with this object, if not before."""
+        child = Process(*command, show=show, terminal=terminal, cwd=self.home)
         self._children.append(child)
         return child
 
@@ -159,10 +170,13 @@ class Guarded:
         if status or os.path.ismount(self.sessions):
             raise DemoError(f"guardfs mount ended with status {status}: {' '.join(self._mount.lines[-3:])}")
 
-    def command(self, *args: str) -> str:
-        """Run ``guardfs ARGS`` to its end; its output. Any exit status but 0 ends the demo."""
-        done = subprocess.run([GUARDFS, *args], capture_output=True, text=True, timeout=READY)
-        if done.returncode:
+    def command(self, *args: str, text: str = "", found: bool = False) -> str:
+        """Run ``guardfs ARGS`` in the throw-away directory to its end; its output. Any exit status but 0 (*found*: or
+        1, it has found something) ends the demo."""
+        done = subprocess.run(
+            [GUARDFS, *args], capture_output=True, text=True, timeout=READY, input=text, cwd=self.home
+        )
+        if done.returncode > found:
             raise DemoError(
                 f"guardfs {args[0]}: status {done.returncode}: {(done.stderr or done.stdout).strip()}"
             )

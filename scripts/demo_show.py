@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
-from datetime import UTC, datetime
+from typing import Any
 
-import who_wrote
 from demo_guard import GUARDFS, DemoError, Guarded, Process, contents
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from who_wrote import Event, Share
 
 END_MARK = "demo-ends-here.jsonl"  # a file made last: once the log shows it, all before it has been shown
 FOLLOW = ("--follow", "--path", "*[0-9a-f].jsonl", "--op", "write", "--op", "link", "--op", "attributes")
@@ -53,91 +49,82 @@ def finish_following(guard: Guarded, tail: Process) -> None:
     tail.end()
 
 
-def show_shares(console: Console, guard: Guarded) -> None:
-    """A table a transcript, from the log alone; then what the log says is held against the files."""
-    shares = who_wrote.shares(who_wrote.events(guard.audit))
-    del shares[END_MARK]
-    for path, by_thread in sorted(shares.items()):
-        console.print(f"[bold cyan]{escape(path)}[/bold cyan]")
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for column in ("lane", "process", "thread", "records", "bytes", "other", "command"):
-            right = column in ("process", "records", "bytes")
-            table.add_column(column, justify="right" if right else "left", no_wrap=True)
-        for share in by_thread:
-            table.add_row(
-                escape(share.lane),
-                str(share.pid) if share.others == 0 else f"{share.pid} +{share.others}",
-                "main" if share.main else f"pool {share.tid}",
-                str(share.records or ""),
-                str(share.size or ""),
-                ", ".join(f"{count} {op}" for op, count in share.changes.items()),
-                escape(short(share.command)),
-            )
-        console.print(table)
-        console.print()
-    check_bytes(console, shares, guard.sessions)
+def ask(console: Console, guard: Guarded, *args: str, found: bool = False) -> None:
+    """Type a command, run it, show what it prints, in colours on a terminal. found: it is to find something."""
+
+    def show(line: str) -> None:
+        console.file.write(line + "\n")
+
+    typed(console, "guardfs", shlex.join(args))
+    process = guard.start(GUARDFS, *args, show=show, terminal=console.is_terminal)
+    status = process.finish()
+    console.file.flush()
+    if status > found:
+        raise DemoError(f"guardfs {args[0]}: status {status}: {' '.join(process.lines[-3:])}")
 
 
-def short(command: str) -> str:
-    """A command line without directories and long identifiers, as somebody would say it."""
-    words = " ".join(os.path.basename(part.rstrip("/")) for part in command.split()[:2])
-    return re.sub(r"([0-9a-f]{8})-[0-9a-f-]{27}", r"\1…", words)
+def show_blame(console: Console, guard: Guarded) -> None:
+    """Who wrote each record of each transcript; then what the log says is held against the files."""
+    for name in sorted(os.listdir(guard.sessions)):
+        if name.endswith(".jsonl") and not name.endswith(".trajectory.jsonl"):
+            path = os.path.join(guard.name, name)
+            ask(console, guard, "blame", path, found=True)
+            console.print()
+            check_bytes(guard, path)
+    console.print("The bytes that the log has a writer for add up to the size of each file.")
 
 
-def show_broken(console: Console, guard: Guarded, report: str, owner: int) -> None:
-    """Ask the log, for every reply that the gateway would have lost, who changed the transcript."""
-    with open(report, encoding="utf-8") as file:
-        broken = [json.loads(line) for line in file]
-    if not broken:
+def check_bytes(guard: Guarded, path: str) -> None:
+    """The log is complete: each byte of the transcript was written by somebody whom it knows."""
+    rows = guard.command("blame", path, "--json", found=True).splitlines()
+    known = [row for row in map(json.loads, rows) if row["known"] == "log"]
+    logged = sum(row["bytes"] + row["whole"] for row in known)
+    size = os.path.getsize(os.path.join(guard.home, path))
+    if size != logged:
+        raise DemoError(f"{path}: {size} bytes in the file, {logged} with a writer in the log")
+
+
+def show_broken(console: Console, guard: Guarded, log: str) -> None:
+    """From the lines of the gateway's own *log* to who broke its replies, and one of them in full."""
+    lines = log.splitlines()
+    if not lines:
         raise DemoError("nobody changed a transcript during a reply: the demo's writers did not meet")
-    log = list(who_wrote.events(guard.audit))
-    parents = who_wrote.parents(log)
-    for fence in broken:
-        since, until = stamp(fence["since"]), stamp(fence["until"])
-        found = who_wrote.culprits(log, fence["path"], since, until, owner)
-        if not found:
-            raise DemoError(f"{fence['path']} changed during a reply, and the log does not say by whom")
-        console.print(
-            f"[red]session file changed while embedded prompt lock was released[/red]: {fence['path']}"
-        )
-        for event in found:
-            console.print(f"    {escape(in_words(event, parents))}", soft_wrap=True)
-
-
-def in_words(event: Event, parents: dict[int, str]) -> str:
-    writer = event["writer"]
-    what = f"{event['op']}, {event['bytes']} bytes" if event["op"] == "write" else event["op"]
-    parent = parents.get(writer["tgid"], "nobody known")
-    exe = writer.get("exe", "executable unknown")
-    return (
-        f"{event['time'][11:23]}  {event['lane']}: {what}; process {writer['tgid']}, {exe}, child of {parent}"
+    ask(console, guard, "incidents", guard.name, found=True)
+    answers = explained(guard, log)
+    chosen = next((each for each in answers if culprit(each) == "cron"), answers[0])
+    stamp = chosen["line"]["time"][:23]
+    line = next((line for line in lines if line.startswith(stamp)), lines[0])
+    console.print()
+    console.print("One of them, from the line in the gateway's log to who it was:")
+    console.print()
+    ask(console, guard, "explain", guard.name, "--log-line", line)
+    console.print()
+    console.print(
+        f"Replies that the gateway lost: {len(answers)}. Explained: {len(answers)}. Blamed besides: none."
     )
 
 
-def stamp(ns: int) -> str:
-    """Nanoseconds since the epoch as the log writes times."""
-    second = datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{second}.{ns // 1000 % 10**6:06d}Z"
+def explained(guard: Guarded, log: str) -> list[dict[str, Any]]:
+    """What guardfs says of each lost reply; DemoError where it has no answer, or more deaths than replies were lost."""
+    told = guard.command("explain", guard.name, "--log-line", "-", "--json", text=log, found=True)
+    lost = [answer for answer in json.loads(told) if answer["line"]["kind"] == "changed"]
+    blamed = {answer["incident"]["seq"] for answer in lost if answer["incident"] is not None}
+    rows = guard.command("incidents", guard.name, "--json", found=True).splitlines()
+    if len(blamed) != len(lost) or blamed != {json.loads(row)["seq"] for row in rows}:
+        raise DemoError(f"{len(lost)} replies were lost, {len(blamed)} are explained, {len(rows)} are told")
+    return lost
 
 
-def check_bytes(console: Console, shares: dict[str, list[Share]], directory: str) -> None:
-    """The log is complete: for each transcript, the bytes of its events add up to the size of the file."""
-    for path, by_thread in shares.items():
-        size = os.path.getsize(os.path.join(directory, path))
-        logged = sum(share.size for share in by_thread)
-        if size != logged:
-            raise DemoError(f"{path}: {size} bytes in the file, {logged} in the log")
-    console.print("The bytes of each transcript's events add up to the size of the file.")
+def culprit(answer: dict[str, Any]) -> str:
+    """The lane that broke a reply; "" where nobody was seen."""
+    found = answer["incident"]["culprit_process"]
+    return str(found["lane"]) if found else ""
 
 
 def show_account(console: Console, guard: Guarded) -> None:
     title(console, "5. The guard's own account", "Asked through the mount itself; then the log's hash chain.")
-    for shown, args in (
-        (("status", "sessions"), ("status", guard.sessions)),
-        (("audit", "verify", "--audit", "audit.jsonl"), ("audit", "verify", "--audit", guard.audit)),
-    ):
-        typed(console, "guardfs", *shown)
-        console.print(escape(guard.command(*args)), soft_wrap=True)
+    ask(console, guard, "status", guard.name)
+    ask(console, guard, "audit", "verify", "--audit", "audit.jsonl")
 
 
 def show_end(console: Console, guard: Guarded) -> None:

@@ -199,7 +199,8 @@ def _incident(found: Incident, known: Gatherer) -> list[Cell]:
     if found.kind == "own":
         did.append(Part("; the owner's own process, outside its lock"))
     elif who is not None and who.command:
-        did.append(Part(f"; {who.command}", DIM))
+        parent = f" from {safe(who.parents[0])}" if who.parents else ""
+        did.append(Part(f"; {who.command}{parent}", DIM))
     lasted = lasted_ms(found)
     return [
         Part(f"#{found.seq}", DIM),

@@ -1,6 +1,8 @@
 #!/bin/sh
 # The demo's cron job: notes something in a transcript and knows nothing of locks.   cron.sh TRANSCRIPT ROUNDS
+# SIGTERM: the round under way is the last.
 set -eu
+trap 'set -- "$1" 0' TERM
 round=0
 while [ "$round" -lt "$2" ]; do
     sleep 0.7

@@ -1,31 +1,36 @@
-"""The demo's gateway: a main thread that appends, a pool that locks and looks, as OpenClaw 2026.5 does it.
+"""The demo's gateway: a main thread that appends, a pool that locks and looks, as OpenClaw 2026.5.20 does it.
 
-    python gateway.py SESSIONS_DIRECTORY TURNS REPORT
+    python gateway.py SESSIONS_DIRECTORY LOG
 
-While a reply "streams" it has let go of the lock and remembers the transcript's fingerprint. Where that has
-changed, OpenClaw ends the turn; this gateway writes a JSON line to REPORT (the transcript, and the span of
-time in ns since the epoch in which it happened) and goes on, so that the demo can ask the guard who it was.
+While a reply "streams" it has let go of the lock and remembers the transcript's fingerprint. Where that has changed, it
+ends the turn and says so in LOG, in OpenClaw's words: the file is named, and nobody else. The next turn follows. It
+answers on all its sessions at once, until SIGTERM; then the replies under way are the last.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 import pi
+
+T = TypeVar("T")
 
 SESSIONS = {
     "agent:main:feishu:direct:ou_demo": "5f0c6a52-1d5e-4b8f-9a53-0d3c2f6f7a11",
     "agent:main:telegram:direct:4242": "c0ffee00-9a1b-4c3d-8e5f-112233445566",
 }
-DELTAS = 4  # a short reply
+DELTAS = 6  # a short reply
 DELTA_SECONDS = 0.12  # between two deltas: what makes the live log readable
+ERROR = "EmbeddedAttemptSessionTakeoverError: session file changed while embedded prompt lock was released"
 
 
 def replace_registry(directory: str) -> None:
@@ -41,69 +46,141 @@ def replace_registry(directory: str) -> None:
     os.rename(temporary, os.path.join(directory, "sessions.json"))
 
 
+class TurnLost(Exception):  # noqa: N818  (it is no error of this program)
+    """The transcript is not what the turn remembers."""
+
+
 class Turn:
     """One user message and its streamed reply on one transcript."""
 
-    def __init__(self, path: str, pool: ThreadPoolExecutor, report: TextIO) -> None:
-        self.path, self.pool, self.report = path, pool, report
-        self.seen: pi.Fingerprint = None
-        self.since = 0
+    def __init__(self, path: str, pool: ThreadPoolExecutor) -> None:
+        self.path, self._pool = path, pool
+        self.begun = time.monotonic()
+        self._seen: pi.Fingerprint = None
+        self._leaf: str | None = None
 
-    def look(self) -> pi.Fingerprint:
-        return self.pool.submit(pi.fingerprint, self.path).result()
-
-    def cycle(self) -> AbstractContextManager[None]:
-        return pi.lock_cycle(self.path, lambda call: self.pool.submit(call).result())
-
-    def remember(self) -> None:
-        self.seen, self.since = self.look(), time.time_ns()
-
-    def check(self) -> None:
-        if self.look() != self.seen:
-            line = {"path": os.path.basename(self.path), "since": self.since, "until": time.time_ns()}
-            self.report.write(json.dumps(line) + "\n")
-            self.report.flush()
-
-    def run(self, number: int) -> None:
-        with self.cycle():
-            parent = pi.append(self.path, pi.message("user", f"question {number}", pi.leaf(self.path)))
-            self.remember()
+    def run(self, number: int) -> Iterator[None]:
+        """The turn, step by step: a step for each delta of the reply."""
+        with self._cycle():
+            self._leaf = str(self._on_pool(lambda: pi.read(self.path))[-1]["id"])
+            self._append(pi.message("user", f"question {number}", self._leaf))
+            self._remember()
         for _ in range(DELTAS):
-            time.sleep(DELTA_SECONDS)
-            with self.cycle():
-                self.check()
-                self.remember()
-        with self.cycle():
-            self.check()
-            pi.append(
-                self.path,
-                pi.message("assistant", f"answer {number}", parent, provider="demo", model="demo-1"),
+            yield
+            with self._cycle():
+                self._check()
+                self._remember()
+        with self._cycle():
+            self._check()
+            answer = pi.message("assistant", f"answer {number}", self._leaf, provider="demo", model="demo-1")
+            self._append(answer)
+            self._remember()
+        with self._cycle():
+            self._check()
+        with (
+            self._cycle()
+        ):  # the delivery mirror: the same process, another line of work, another kind of record
+            self._on_pool(lambda: self._deliver(number))
+
+    def _append(self, record: dict[str, Any]) -> None:
+        """The main thread writes, and looks."""
+        self._leaf = pi.append(self.path, record)
+        pi.fingerprint(self.path)
+
+    def _remember(self) -> None:
+        self._seen = self._on_pool(lambda: pi.fingerprint(self.path))
+
+    def _check(self) -> None:
+        """Whether the transcript is what it was. What has been appended is forgiven if it is an assistant's."""
+        before, now = self._seen, self._on_pool(lambda: pi.fingerprint(self.path))
+        if now == before:
+            return
+        if before is None or now is None or before[:2] != now[:2] or now[2] <= before[2]:
+            raise TurnLost
+        came = self._on_pool(lambda: pi.read(self.path, before[2]))
+        if any(record.get("message", {}).get("role") != "assistant" for record in came):
+            raise TurnLost
+
+    def _deliver(self, number: int) -> None:
+        pi.fingerprint(self.path)
+        pi.fingerprint(self.path)
+        last = pi.leaf(self.path)
+        mirror = pi.message(
+            "assistant",
+            f"answer {number}",
+            last,
+            str(uuid.uuid4()),
+            provider="openclaw",
+            model="delivery-mirror",
+        )
+        pi.append(self.path, mirror)
+
+    def _cycle(self) -> AbstractContextManager[None]:
+        return pi.lock_cycle(self.path, self._on_pool)
+
+    def _on_pool(self, call: Callable[[], T]) -> T:
+        return self._pool.submit(call).result()
+
+
+class Session:
+    """One conversation: a turn follows the other."""
+
+    def __init__(self, key: str, path: str, pool: ThreadPoolExecutor, log: TextIO) -> None:
+        self._key, self._path, self._pool, self._log = key, path, pool, log
+        self._number = 0
+        self._turn: Turn | None = None
+        self._steps: Iterator[None] = iter(())
+
+    def step(self, more: bool) -> bool:
+        """The next step of the turn, or, if there is to be *more*, a new turn. False: there is nothing to do."""
+        if self._turn is None:
+            if not more:
+                return False
+            self._turn = Turn(self._path, self._pool)
+            self._steps = self._turn.run(self._number)
+            self._number += 1
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._turn = None
+        except TurnLost:
+            self._complain(self._turn)
+            self._turn = None
+        return True
+
+    def _complain(self, turn: Turn) -> None:
+        ms = round((time.monotonic() - turn.begun) * 1000)
+        for lane in ("main", f"session:{self._key}"):
+            self._log.write(
+                f'{pi.now()} [diagnostic] lane task error: lane={lane} durationMs={ms} error="{ERROR}: {self._path}"\n'
             )
-            self.remember()
-        with self.cycle():
-            self.check()
-        with self.cycle():  # the delivery mirror: the same process, another thread, another kind of record
-            mirror = pi.message(
-                "assistant", f"answer {number}", pi.leaf(self.path), str(uuid.uuid4()),
-                provider="openclaw", model="delivery-mirror",
-            )  # fmt: skip
-            self.pool.submit(pi.append, self.path, mirror).result()
+        self._log.flush()
 
 
 def main() -> None:
-    directory, turns = sys.argv[1], int(sys.argv[2])
+    directory, ending = sys.argv[1], False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal ending
+        ending = True
+
+    signal.signal(signal.SIGTERM, end)
     pi.name_thread("gateway")
     with (
         ThreadPoolExecutor(4, initializer=pi.name_thread, initargs=("gateway",)) as pool,
-        open(sys.argv[3], "w") as report,
+        open(sys.argv[2], "w", encoding="utf-8") as log,
     ):
-        for session in SESSIONS.values():
-            pi.append(os.path.join(directory, session + ".jsonl"), pi.header(session))
+        sessions = []
+        for key, session in SESSIONS.items():
+            path = os.path.join(directory, session + ".jsonl")
+            pi.append(path, pi.header(session))
+            sessions.append(Session(key, path, pool, log))
         replace_registry(directory)
-        for number in range(turns):
-            for session in SESSIONS.values():
-                Turn(os.path.join(directory, session + ".jsonl"), pool, report).run(number)
-            replace_registry(directory)
+        under_way = sessions
+        while under_way:
+            under_way = [session for session in sessions if session.step(not ending)]
+            time.sleep(DELTA_SECONDS)
+        replace_registry(directory)
 
 
 if __name__ == "__main__":

@@ -64,23 +64,35 @@ def append(path: str, record: dict[str, Any]) -> str:
     return str(record["id"])
 
 
+def read(path: str, offset: int = 0) -> list[dict[str, Any]]:
+    """The records from *offset* (bytes) on."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return [json.loads(line) for line in file.read().splitlines()]
+
+
 def leaf(path: str) -> str:
     """The id of the last record: what a well-behaved writer continues from."""
-    with open(path, "rb") as file:
-        return str(json.loads(file.read().splitlines()[-1])["id"])
+    return str(read(path)[-1]["id"])
+
+
+def start_time() -> int:
+    """When this process began, clock ticks after boot: field 22 of its stat."""
+    with open("/proc/self/stat", encoding="ascii") as stat:
+        return int(stat.read().rpartition(")")[2].split()[19])
 
 
 @contextmanager
 def lock_cycle(path: str, run: Callable[[Callable[[], Any]], Any] = lambda call: call()) -> Iterator[None]:
-    """Hold the transcript's lock file. *run* chooses the thread for the lock's own calls."""
+    """Hold the transcript's lock file, with the calls that OpenClaw makes. *run* chooses the thread for them."""
     lock = path + ".lock"
-    body = json.dumps({"pid": os.getpid(), "createdAt": now(), "starttime": time.monotonic_ns()}).encode()
+    body = json.dumps({"pid": os.getpid(), "createdAt": now(), "starttime": start_time()}).encode()
 
     def take() -> int:
         deadline = time.monotonic() + LOCK_DEADLINE
         while True:
             try:
-                fd = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                fd = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_TRUNC, 0o600)
             except FileExistsError:
                 if time.monotonic() > deadline:
                     raise
@@ -94,8 +106,11 @@ def lock_cycle(path: str, run: Callable[[Callable[[], Any]], Any] = lambda call:
 
     def release(fd: int) -> None:
         os.close(fd)
+        os.lstat(lock)
         with open(lock, "rb") as file:  # is it still mine?
             assert file.read() == body
+        os.lstat(lock)
+        os.lstat(lock)
         os.unlink(lock)
 
     fd = run(take)

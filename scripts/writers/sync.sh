@@ -1,6 +1,8 @@
 #!/bin/sh
 # The demo's cloud-sync tool: changes no byte, but the attributes of a transcript.   sync.sh TRANSCRIPT ROUNDS
+# SIGTERM: the round under way is the last.
 set -eu
+trap 'set -- "$1" 0' TERM
 round=0
 while [ "$round" -lt "$2" ]; do
     sleep 0.9

@@ -63,7 +63,7 @@ def test_a_turn_that_died_is_one_row_with_owner_culprit_and_operation(fenced: Fe
     assert row.split("  ")[0] == f"#{seq}"
     assert "2026-05-23 03:37:48.211  lost" in row and "1.2 s" in row and f" {KEY} " in row
     assert row.endswith(
-        "gateway  cron/cron.sh[7001]  append message/user bf09c3d4, 142 bytes; /bin/dash cron.sh"
+        "gateway  cron/cron.sh[7001]  append message/user bf09c3d4, 142 bytes; /bin/dash cron.sh from systemd"
     )
     assert summary[:3] == [
         "1 incident in 1 session: 1 lost",
@@ -107,7 +107,7 @@ def test_each_kind_of_change_has_its_words(fenced: FencedLog) -> None:
     told = [re.split(" {2,}", row)[-2:] for row in found.stdout.splitlines()[1:5]]
     size = next(event["before"]["size"] for event in changes_of(fenced) if event["change"] == "truncate")
     assert told == [
-        ["touch[7002]", "touch; /usr/bin/touch"],
+        ["touch[7002]", "touch; /usr/bin/touch from sync.sh"],
         [
             "gateway:header/openclaw[4102]",
             f"truncate, {size - 3:,} bytes gone; the owner's own process, outside its lock",

@@ -172,8 +172,19 @@ def mounted_below(directory: Path) -> list[str]:
 def test_the_demo_keeps_its_promises(tmp_path: Path) -> None:
     done, _ = (process := demo(tmp_path)).communicate(timeout=120)
     assert process.returncode == 0, done
-    for promised in ("gateway", "cron", "sync", "agent", "add up to the size", "as promised"):
-        assert promised in done
+    for promised in (
+        "$ guardfs blame sessions/5f0c6a52",
+        "$ guardfs incidents sessions",
+        "$ guardfs explain sessions --log-line '",
+        "a turn died: session:agent:main:",
+        "from sync.sh",
+        "cron/cron.sh[",
+        "agent[",
+        "add up to the size",
+        "Blamed besides: none.",
+        "as promised",
+    ):
+        assert promised in done, promised
     assert "\x1b" not in done, "no colours where the output is not a terminal"
     assert list(tmp_path.iterdir()) == []
 
