@@ -47,6 +47,10 @@ How = Literal["time", "latest", "day", "zone"]
 line does not say of which day; the time fits if the line's clock is of another time zone."""
 
 
+_ORDER: tuple[How, ...] = ("time", "day", "latest", "zone")
+"""The surest first."""
+
+
 class Death(NamedTuple):
     """An incident and the processes in it, as the log knew them then. seq: of the culprit's event, 0 if unknown. did:
     what the culprit did."""
@@ -201,6 +205,15 @@ class Search:
             if abs(shift) <= _FARTHEST_ZONE and -SLACK <= away - shift <= most:
                 return Found(death, "zone" if shift else "day", shift / timedelta(hours=1))
         return None
+
+
+def best(searches: Sequence[Search], place: int) -> int:
+    """Of the searches in several logs, the number of the one that knows most of line *place*."""
+    ranks: list[tuple[int, bool]] = []
+    for search in searches:
+        found = search.found(place)
+        ranks.append((len(_ORDER) if found is None else _ORDER.index(found.how), not search.seen[place]))
+    return ranks.index(min(ranks))
 
 
 class Span(NamedTuple):

@@ -12,7 +12,7 @@ import msgspec
 
 from guardfs.audit.incidents import Forgotten, Gatherer, Who, incident_facts, joined, writers
 from guardfs.audit.logline import MAX_PASTE, Complaint, complaints
-from guardfs.audit.match import Death, Found, Remark, Search, death_of
+from guardfs.audit.match import Death, Found, Remark, Search, best, death_of
 from guardfs.audit.read import events
 from guardfs.audit.show import DIM, YELLOW, Shower, safe
 from guardfs.cli.clock import day_clock
@@ -20,9 +20,6 @@ from guardfs.cli.logs import Log, find
 from guardfs.cli.table import terminal
 from guardfs.cli.turn import TurnStory
 from guardfs.errors import GuardError
-
-_ORDER = ("time", "day", "latest", "zone")
-"""Of several logs that know an incident, the one that knows best."""
 
 
 def explain_line(text: str, directory: str | None, audit: str | None, as_json: bool) -> int:
@@ -81,13 +78,9 @@ class _Answer:
 
     def __init__(self, place: int, line: Complaint, logs: Sequence[Log], searches: Sequence[Search]) -> None:
         self.place, self.line = place, line
-        every = [(search.found(place), search, log) for search, log in zip(searches, logs, strict=True)]
-        known = [each for each in every if each[0] is not None]
-        if known:
-            every = sorted(known, key=lambda each: _ORDER.index(each[0].how) if each[0] else 0)
-        else:  # the log that has seen the transcript says more than one that has not
-            every.sort(key=lambda each: not each[1].seen[place])
-        self.found, self.search, self.log = every[0]
+        number = best(searches, place)
+        self.search, self.log = searches[number], logs[number]
+        self.found = self.search.found(place)
         self.logs = logs
 
     def facts(self) -> dict[str, Any]:
