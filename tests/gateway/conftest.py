@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import watched
+from tests.gateway.figures import FIGURES
 from tests.gateway.gateway import Gateway
 from tests.gateway.install import Install, install
 from tests.gateway.model import ModelServer
 from tests.support.guard import Guard
+from tests.support.machine import FULL
 from tests.support.mounts import clear_mounts
 
 StartGateway = Callable[..., Gateway]
 StartGuard = Callable[..., Guard]
+
+GATEWAY_HUNG_SECONDS = 7200.0 if FULL or os.environ.get("GUARDFS_ROW_RUNS") else 1500.0
+"""After which all tests of a module together count as hung."""
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +86,49 @@ def start_gateway(
     yield start
     for gateway in reversed(started):
         gateway.stop()
+
+
+@dataclass
+class Site:
+    """A gateway on a guarded directory, for all tests of a module."""
+
+    gateway: Gateway
+    guard: Guard
+    model: ModelServer
+
+
+@contextmanager
+def running(
+    openclaw: Install, place: Path, *options: str, quiet: bool = True
+) -> Iterator[tuple[Gateway, Guard, ModelServer]]:
+    """A gateway in *place* on a directory that is guarded with *options*; all of it ended at the end, and the guard's
+    warnings looked at."""
+    with ModelServer() as model:
+        gateway = Gateway(openclaw, place / "home/.openclaw", model)
+        guard = Guard(gateway.sessions, place / "guard", *options, quiet=quiet)
+        with watched([guard], GATEWAY_HUNG_SECONDS):
+            try:
+                guard.start()
+                gateway.start()
+                yield gateway, guard, model
+            finally:
+                try:
+                    gateway.stop()
+                finally:
+                    guard.destroy()
+            guard.check_said()
+
+
+@pytest.fixture(scope="module")
+def site(openclaw: Install, module_place: Path) -> Iterator[Site]:
+    """One gateway under ``--policy openclaw``."""
+    with running(openclaw, module_place, "--policy", "openclaw") as (gateway, guard, model):
+        yield Site(gateway, guard, model)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests measured and counted."""
+    if FIGURES:
+        terminalreporter.section("gateway: figures")
+        for line in FIGURES:
+            terminalreporter.write_line(line)

@@ -30,6 +30,7 @@ TOKEN = "harness"  # guards nothing: the server listens on 127.0.0.1 for the len
 READY_SECONDS = 120.0
 TURN_SECONDS = 180.0
 STOP_SECONDS = 30.0
+RELEASED_LOOKS = 8
 
 BROKEN = re.compile(
     "session file changed while embedded prompt lock was released|file lock stale for|session file locked"
@@ -213,13 +214,30 @@ class Gateway:
         """Wait until no lock file is left: a turn goes on writing a little after its reply was delivered."""
         wait_until(lambda: not any(self.sessions.glob("*.lock")), deadline, "lock files remain")
 
+    def wait_released(self, key: str, deadline: float = 60.0) -> None:
+        """Wait until the gateway has done with what it was told so far about *key*: it went round its event loop some
+        times, and the transcript's lock file was away each time. It makes one for each piece of a reply."""
+        seen_away = 0
+
+        def away() -> bool:
+            nonlocal seen_away
+            transcript = self.session_file(key)
+            held = transcript is None or os.path.exists(f"{transcript}.lock")
+            seen_away = seen_away + 1 if not held and self._answers() else 0
+            return seen_away >= RELEASED_LOOKS
+
+        wait_until(away, deadline, f"the lock file of {key} comes and goes")
+
     def _ready(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
             raise GatewayError(f"the gateway ended with status {self.process.returncode}")
         if "[gateway] ready" not in self.log.read_text(errors="replace"):
             return False
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        return self._answers()
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request("GET", "/healthz")
             return connection.getresponse().status == 200
@@ -257,6 +275,7 @@ class Gateway:
             },
             "update": {"checkOnStart": False},
             "cron": {"enabled": False},
+            "plugins": {"enabled": False},  # a quarter of a turn's time, and nothing to do with transcripts
         }
 
 

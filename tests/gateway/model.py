@@ -4,6 +4,7 @@ Markers in the user's message steer the reply (the last of a kind counts):
 
     [seconds=S]          stream for S seconds (default 0.3)
     [chunks=N]           in N pieces (default 8)
+    [hold=N]             after N pieces, wait until the test calls `ModelServer.release` (programs: for ever)
     [say=WORD]           answer exactly ``reply:WORD``
     [tool=NAME {json}]   call tool NAME first; several are called one after the other, then the text follows
     [http=STATUS]        fail with this HTTP status
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import sys
 import threading
@@ -37,6 +37,7 @@ class Plan:
     seconds: float = 0.3
     chunks: int = 8
     text: str = ""
+    hold: int | None = None
     status: int | None = None
     call: tuple[str, Any] | None = None
 
@@ -59,6 +60,7 @@ class Plan:
 
         plan.seconds = marker("seconds", float, plan.seconds)
         plan.chunks = max(1, marker("chunks", int, plan.chunks))
+        plan.hold = marker("hold", int, None)
         plan.status = marker("http", int, None)
         word = marker("say", str, None)
         plan.text = f"reply:{word}" if word else " ".join(f"word{n}" for n in range(plan.chunks))
@@ -79,12 +81,14 @@ def _text(content: Any) -> str:
 
 @dataclass
 class Request:
-    """One request: when its reply began and ended (``time.monotonic()``), and whether the gateway hung up."""
+    """One request: when its reply began and ended (``time.monotonic()``), and whether the gateway hung up.
+    held: the reply has come to where it waits for `ModelServer.release`."""
 
     message: str
     began: float = field(default_factory=time.monotonic)
     ended: float | None = None
     aborted: bool = False
+    held: bool = False
 
 
 class ModelServer:
@@ -93,6 +97,7 @@ class ModelServer:
     def __init__(self, port: int = 0, log: TextIO | None = None) -> None:
         self.requests: list[Request] = []
         self._changed = threading.Condition()
+        self._released: set[str] = set()
         self._log = log
         self._http = _Http(("127.0.0.1", port), type("Handler", (_Handler,), {"owner": self}))
         serve = self._http.serve_forever
@@ -107,6 +112,7 @@ class ModelServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.release("")
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -116,10 +122,34 @@ class ModelServer:
 
         Raises TimeoutError after *deadline* seconds.
         """
+        return self._wait(word, lambda request: True, deadline)
+
+    def wait_held(self, word: str, deadline: float = 60.0) -> Request:
+        """The same, once the reply has come to its ``[hold=N]``."""
+        return self._wait(word, lambda request: request.held, deadline)
+
+    def release(self, word: str) -> None:
+        """Replies to messages that contain *word* are not held any more, now and later."""
+        with self._changed:
+            self._released.add(word)
+            self._changed.notify_all()
+
+    def hold(self, request: Request) -> None:
+        """Return when *request* is released; called by the handlers."""
+
+        def released() -> bool:
+            return any(word in request.message for word in self._released)
+
+        with self._changed:
+            request.held = True
+            self._changed.notify_all()
+            self._changed.wait_for(released)
+
+    def _wait(self, word: str, wanted: Callable[[Request], bool], deadline: float) -> Request:
         found: list[Request] = []
 
         def look() -> bool:
-            found[:] = [request for request in self.requests if word in request.message]
+            found[:] = [request for request in self.requests if word in request.message and wanted(request)]
             return bool(found)
 
         with self._changed:
@@ -192,9 +222,10 @@ class _Handler(BaseHTTPRequestHandler):
         if plan.call:
             self._delta({"tool_calls": [_call(plan.call)]})
         else:
-            size = math.ceil(len(plan.text) / plan.chunks)
-            pieces = [plan.text[n : n + size] for n in range(0, len(plan.text), size)]
-            for piece in pieces:
+            pieces = _pieces(plan.text, plan.chunks)
+            for number, piece in enumerate(pieces):
+                if plan.hold == number:
+                    self.owner.hold(request)
                 time.sleep(plan.seconds / len(pieces))  # the duration that the message asked for
                 self._delta({"content": piece})
         self._delta({}, _reason(plan))
@@ -218,6 +249,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _pieces(text: str, number: int) -> list[str]:
+    """*text* cut in *number* pieces; in fewer only where it is too short."""
+    number = min(number, len(text))
+    return [text[len(text) * n // number : len(text) * (n + 1) // number] for n in range(number)]
 
 
 def _envelope(kind: str = "chat.completion.chunk") -> dict[str, Any]:

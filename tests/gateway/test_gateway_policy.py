@@ -15,7 +15,6 @@ from guardfs.policy.load import load
 from tests.gateway import foreign
 from tests.gateway.conftest import StartGateway, StartGuard
 from tests.gateway.gateway import Gateway
-from tests.gateway.guard import events
 from tests.gateway.reach import History
 from tests.support.guard import Guard
 
@@ -36,8 +35,7 @@ def guarded(start_gateway: StartGateway, start_guard: StartGuard) -> tuple[Gatew
 
 def operations(guard: Guard) -> list[Event]:
     """What was done below the mount, as the log tells it."""
-    guard.settle()
-    return events(guard.audit, lambda event: "writer" in event)
+    return [event for event in guard.settle() if "writer" in event]
 
 
 def lanes(found: list[Event], wanted: Callable[[Event], bool]) -> set[str]:

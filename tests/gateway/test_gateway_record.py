@@ -13,10 +13,10 @@ import pytest
 from tests.gateway import foreign
 from tests.gateway.conftest import StartGateway, StartGuard
 from tests.gateway.gateway import Gateway
-from tests.gateway.guard import events, snapshot
 from tests.gateway.model import ModelServer
 from tests.gateway.reach import History
-from tests.support.guard import GUARDFS, Guard
+from tests.gateway.snapshot import snapshot
+from tests.support.guard import GUARDFS, Guard, events_of
 from tests.support.mounts import mounts_below
 
 pytestmark = [pytest.mark.gateway, pytest.mark.mount]
@@ -47,7 +47,7 @@ def all_turns_succeed(gateway: Gateway, turns: int) -> Path:
 
 def writes_to(guard_audit: Path, transcript: Path) -> list[dict[str, Any]]:
     """The events of the writes to *transcript* that succeeded."""
-    every = events(guard_audit, lambda e: e["op"] == "write" and not e["errno"])
+    every = events_of(guard_audit, lambda e: e["op"] == "write" and not e["errno"])
     return [event for event in every if event["path"] == transcript.name]
 
 
@@ -95,7 +95,7 @@ def test_guarded_ten_turns_of_ten_succeed_and_each_append_names_its_thread(
         entry.get("message", {}).get("role") for entry in history.records
     ]
 
-    locks = events(guard.audit, lambda e: e.get("path") == f"{transcript.name}.lock")
+    locks = events_of(guard.audit, lambda e: e.get("path") == f"{transcript.name}.lock")
     created = [e for e in locks if e["op"] == "create" and not e["errno"]]
     removed = [e for e in locks if e["op"] == "unlink" and not e["errno"]]
     assert len(created) == len(removed) >= TURNS

@@ -34,6 +34,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
+def events_of(audit: Path, wanted: Callable[[Event], bool] = lambda event: True) -> list[Event]:
+    """The events in the file of a log at this moment (a line without its end is left out), oldest first. Rotated files
+    are not read."""
+    if not audit.exists():
+        return []
+    lines = audit.read_bytes().split(b"\n")[:-1]
+    return [event for event in map(json.loads, lines) if wanted(event)]
+
+
 class Guard:
     """A guard over *directory*; what it keeps and says lies in *beside*.
 
@@ -128,13 +137,8 @@ class Guard:
         return found
 
     def events(self, wanted: Callable[[Event], bool] = lambda event: True) -> list[Event]:
-        """The events in the log's file at this moment (a line without its end is left out), oldest first.
-
-        Rotated files are not read."""
-        if not self.audit.exists():
-            return []
-        lines = self.audit.read_bytes().split(b"\n")[:-1]
-        return [event for event in map(json.loads, lines) if wanted(event)]
+        """See `events_of`."""
+        return events_of(self.audit, wanted)
 
     def wait_event(self, wanted: Callable[[Event], bool], what: str = "an event") -> Event:
         """The first event that is *wanted*, once it is in the file."""

@@ -1,15 +1,12 @@
-"""What a guarded directory looks like, and what its audit log says. The guard itself is `tests.support.guard`'s."""
+"""What a directory looks like: all that must survive a mount and an unmount."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -47,9 +44,3 @@ def snapshot(directory: Path) -> dict[str, Entry]:
             digest=hashlib.sha256(content).hexdigest() if content else "",
         )
     return found
-
-
-def events(audit: Path, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """The events of an audit log that are *wanted*, in order."""
-    with audit.open("rb") as lines:
-        return [event for event in map(json.loads, lines) if wanted(event)]
