@@ -99,16 +99,17 @@ class Site:
 
 @contextmanager
 def running(
-    openclaw: Install, place: Path, *options: str, quiet: bool = True
+    openclaw: Install, place: Path, *options: str, guarded: bool = True
 ) -> Iterator[tuple[Gateway, Guard, ModelServer]]:
-    """A gateway in *place* on a directory that is guarded with *options*; all of it ended at the end, and the guard's
-    warnings looked at."""
+    """A gateway in *place* on a directory that is guarded with *options*, or would be; all of it ended at the end, and
+    the guard's warnings looked at."""
     with ModelServer() as model:
         gateway = Gateway(openclaw, place / "home/.openclaw", model)
-        guard = Guard(gateway.sessions, place / "guard", *options, quiet=quiet)
+        guard = Guard(gateway.sessions, place / "guard", *options, quiet=True)
         with watched([guard], GATEWAY_HUNG_SECONDS):
             try:
-                guard.start()
+                if guarded:
+                    guard.start()
                 gateway.start()
                 yield gateway, guard, model
             finally:
