@@ -59,11 +59,12 @@ class Turn:
         self._seen: pi.Fingerprint = None
         self._leaf: str | None = None
 
-    def run(self, number: int) -> Iterator[None]:
-        """The turn, step by step: a step for each delta of the reply."""
+    def run(self, name: str) -> Iterator[None]:
+        """The turn, step by step: a step for each delta of the reply. *name* is said in each of its messages."""
         with self._cycle():
             self._leaf = str(self._on_pool(lambda: pi.read(self.path))[-1]["id"])
-            self._append(pi.message("user", f"question {number}", self._leaf))
+            self._remember()
+            self._append(pi.message("user", f"question {name}", self._leaf))
             self._remember()
         for _ in range(DELTAS):
             yield
@@ -72,7 +73,7 @@ class Turn:
                 self._remember()
         with self._cycle():
             self._check()
-            answer = pi.message("assistant", f"answer {number}", self._leaf, provider="demo", model="demo-1")
+            answer = pi.message("assistant", f"answer {name}", self._leaf, provider="demo", model="demo-1")
             self._append(answer)
             self._remember()
         with self._cycle():
@@ -80,7 +81,7 @@ class Turn:
         with (
             self._cycle()
         ):  # the delivery mirror: the same process, another line of work, another kind of record
-            self._on_pool(lambda: self._deliver(number))
+            self._on_pool(lambda: self._deliver(name))
 
     def _append(self, record: dict[str, Any]) -> None:
         """The main thread writes, and looks."""
@@ -101,13 +102,13 @@ class Turn:
         if any(record.get("message", {}).get("role") != "assistant" for record in came):
             raise TurnLost
 
-    def _deliver(self, number: int) -> None:
+    def _deliver(self, name: str) -> None:
         pi.fingerprint(self.path)
         pi.fingerprint(self.path)
         last = pi.leaf(self.path)
         mirror = pi.message(
             "assistant",
-            f"answer {number}",
+            f"answer {name}",
             last,
             str(uuid.uuid4()),
             provider="openclaw",
@@ -137,7 +138,7 @@ class Session:
             if not more:
                 return False
             self._turn = Turn(self._path, self._pool)
-            self._steps = self._turn.run(self._number)
+            self._steps = self._turn.run(str(self._number))
             self._number += 1
         try:
             next(self._steps)

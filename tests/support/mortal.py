@@ -1,4 +1,4 @@
-"""The demo's gateway with OpenClaw's temper: a turn whose check fails ends there. Others change its transcript.
+"""The demo's gateway, a turn at a time, with others that change its transcript: the turn dies of it.
 
     python -m tests.support.mortal DIRECTORY STORY...
 
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from io import StringIO
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "writers"))
@@ -83,39 +82,16 @@ mv "$1.part" "$1"
 """
 
 
-class DiedError(Exception):
-    """The transcript is not what it was."""
-
-
-class Turn(gateway.Turn):
-    """A turn that ends at the first check that fails, and into which a story breaks."""
-
-    def check(self) -> None:
-        if self.look() != self.seen:
-            raise DiedError
-
-    def die_or_end(self, story: str, number: int) -> None:
-        """One turn. DiedError where OpenClaw gives it up."""
-        with self.cycle():
-            question = pi.message("user", f"{SECRET} question {number}", pi.leaf(self.path))
-            parent = pi.append(self.path, question)
-            self.remember()
-        for delta in range(gateway.DELTAS):
+def lives(story: str, path: str, number: int, pool: ThreadPoolExecutor) -> bool:
+    """One turn, into which *story* breaks; whether it came to its end."""
+    try:
+        for delta, _ in enumerate(gateway.Turn(path, pool).run(f"{SECRET} {number}")):
             time.sleep(gateway.DELTA_SECONDS)
             if delta == 2:
-                meanwhile(story, self.path, number)
-            with self.cycle():
-                self.check()
-                self.remember()
-        with self.cycle():
-            self.check()
-            answer = pi.message(
-                "assistant", f"{SECRET} answer {number}", parent, provider="demo", model="demo-1"
-            )
-            pi.append(self.path, answer)
-            self.remember()
-        with self.cycle():
-            self.check()
+                meanwhile(story, path, number)
+    except gateway.TurnLost:
+        return False
+    return True
 
 
 def meanwhile(story: str, path: str, number: int) -> None:
@@ -145,11 +121,10 @@ def main() -> None:
                 continue
             if not os.path.exists(paths[0]):
                 pi.append(paths[0], pi.header(gateway.SESSIONS[SESSION]))
-            try:
-                Turn(paths[0], pool, StringIO()).die_or_end(story, number)
-            except DiedError:
+            if not lives(story, paths[0], number, pool):
                 died.append(story)
-        Turn(paths[1], pool, StringIO()).die_or_end("quiet", len(stories))
+        if not lives("quiet", paths[1], len(stories), pool):
+            died.append("the other session's")
         gateway.replace_registry(directory)
     print(json.dumps(died))
 
