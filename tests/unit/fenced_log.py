@@ -164,7 +164,7 @@ class FencedLog:
 
     def turn(self) -> None:
         """A turn begins: the user's record, and a fence."""
-        self.cycle("RwL")
+        self.cycle("RLwL")
 
     def answer(self, role: str = "user") -> None:
         """The main thread appends a record that goes on from the last one of the turn."""

@@ -72,7 +72,7 @@ def test_each_record_has_its_lane_process_time_and_verdict(tmp_path: Path) -> No
     ]
     assert [row["standing"] for row in rows] == ["header", "kept", "kept"]
     assert [row["offset"] for row in rows] == [0, 28, 28 + rows[1]["bytes"] + 1]
-    assert rows[1]["written"]["time"] == "2026-05-23T03:37:47.006000Z"
+    assert rows[1]["written"]["time"] == "2026-05-23T03:37:47.007000Z"
     assert (
         rows[1]["written"]["verdict"] == "allow"
         and rows[1]["written"]["by"]["program"] == "/usr/local/bin/node"
@@ -98,7 +98,7 @@ def test_for_people_it_is_a_picture_with_marks_and_a_summary(tmp_path: Path) -> 
     heading, header, user, foreign, *_ = found.stdout.splitlines()
     assert heading.split() == ["#", "RECORD", "WRITTEN", "BY", "VERDICT", "WHAT"]
     assert header.startswith(" · ") and user.startswith("● ") and foreign.startswith("│○ ")
-    assert "2026-05-23 03:37:47.009  cron/cron.sh[7001]" in foreign and "would stage" in foreign
+    assert "2026-05-23 03:37:47.010  cron/cron.sh[7001]" in foreign and "would stage" in foreign
     assert "message/user, 141 B" in foreign and ", forgotten, continues #2 as #4 does" in foreign
     assert "killed a turn (#" in foreign
     summary = found.stdout.split("\n\n")[1]

@@ -61,7 +61,7 @@ def test_a_turn_that_died_is_one_row_with_owner_culprit_and_operation(fenced: Fe
     assert heading.split() == ["EVENT", "TIME", "TURN", "AFTER", "SESSION", "OWNER", "CULPRIT", "OPERATION"]
     seq = next(event["seq"] for event in fenced.events() if event["op"] == "incident")
     assert row.split("  ")[0] == f"#{seq}"
-    assert "2026-05-23 03:37:48.211  lost" in row and "1.2 s" in row and f" {KEY} " in row
+    assert "2026-05-23 03:37:48.212  lost" in row and "1.2 s" in row and f" {KEY} " in row
     assert row.endswith(
         "gateway  cron/cron.sh[7001]  append message/user bf09c3d4, 142 bytes; /bin/dash cron.sh from systemd"
     )
