@@ -27,10 +27,11 @@ from guardfs.audit.incidents import (
     writers,
 )
 from guardfs.audit.read import Line, events
-from guardfs.audit.select import Filter, moment
+from guardfs.audit.select import Filter
 from guardfs.audit.show import CYAN, DIM, GREEN, RED, YELLOW, safe, short
 from guardfs.cli.clock import day_clock
 from guardfs.cli.logs import base, find
+from guardfs.cli.span import moment_of
 from guardfs.cli.table import Cell, Column, Part, Table, terminal
 
 
@@ -69,7 +70,7 @@ def command(
         raise click.UsageError("DIR and --audit both name a log; leave one out")
     now = datetime.now().astimezone()
     wanted = Filter(
-        session=session, since=_moment("--since", since, now), until=_moment("--until", until, now)
+        session=session, since=moment_of("--since", since, now), until=moment_of("--until", until, now)
     )
     logs = find(directory, audit)
     followers = [Follower(log.file) for log in logs] if live else []
@@ -239,14 +240,3 @@ def _newer(lines: Iterator[Line], newest: dict[str, int]) -> Iterator[Line]:
         seq = line.event.get("seq") if line.event else None
         if isinstance(seq, int) and seq > newest.get(base(line.file), 0):
             yield line
-
-
-def _moment(option: str, text: str | None, now: datetime) -> str | None:
-    if text is None:
-        return None
-    try:
-        return moment(text, now)
-    except ValueError:
-        raise click.UsageError(
-            f"{option} {text!r}: not a time; write 10m, 2h, 14:30 or 2026-05-23T03:37"
-        ) from None
