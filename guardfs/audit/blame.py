@@ -162,8 +162,8 @@ class Ledger:
             self._contents[to] = self._contents[path]
 
     def _write(self, event: Mapping[str, Any], path: str) -> None:
-        offset, size = event.get("offset"), _number(event.get("bytes"))
-        if not isinstance(offset, int) or size <= 0:
+        offset, size = _number(event.get("offset"), -1), _number(event.get("bytes"))
+        if offset < 0 or size <= 0:
             return
         content = self._contents.get(path) or self._found(path, offset)
         below = event.get("class") == "rewrite"
@@ -366,8 +366,8 @@ class Ledger:
         )
 
 
-def _number(found: object) -> int:
-    return found if isinstance(found, int) and 0 <= found < 1 << 62 else 0
+def _number(found: object, unknown: int = 0) -> int:
+    return found if isinstance(found, int) and 0 <= found < _ENDLESS else unknown
 
 
 def _size(found: object) -> int | None:

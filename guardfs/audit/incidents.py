@@ -202,7 +202,7 @@ class Gatherer:
         op = event.get("op")
         if isinstance(writer, dict):
             self._writer(writer)
-            if op in CHANGES and ("session" in event or op == "unlink" or op == "rename"):
+            if isinstance(op, str) and op in CHANGES and ("session" in event or op in ("unlink", "rename")):
                 self._operation(event, writer)
             return None
         if op == "process":

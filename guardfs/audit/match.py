@@ -105,7 +105,7 @@ class Search:
         self._deaths: list[deque[Death]] = [deque(maxlen=KEPT) for _ in lines]
         self._remarks: list[deque[Remark]] = [deque(maxlen=NOTED) for _ in lines]
         self._spans = [_span(line) for line in lines]
-        self._places: dict[tuple[object, object], tuple[int, ...]] = {}
+        self._places: dict[tuple[str | None, str | None], tuple[int, ...]] = {}
         self.first = self.last = ""
         self.seen = [False] * len(lines)
         """Of each line: whether the log knows its transcript."""
@@ -173,6 +173,8 @@ class Search:
 
     def _about(self, path: object, session: object) -> tuple[int, ...]:
         """The lines that can be about a transcript."""
+        path = path if isinstance(path, str) else None
+        session = session if isinstance(session, str) else None
         key = (path, session)
         places = self._places.get(key)
         if places is None:
@@ -188,7 +190,8 @@ class Search:
             return
         writer = event.get("writer")
         if isinstance(writer, dict):
-            if op in CHANGES and not event.get("errno") and not str(event.get("path", "")).endswith(".lock"):
+            changes = isinstance(op, str) and op in CHANGES and not event.get("errno")
+            if changes and not str(event.get("path", "")).endswith(".lock"):
                 self._remarks[place].append(Remark(event, self._known.of_writer(event, writer)))
         elif op == "lock" or op == "unseen" or (op == "fence" and event.get("change") == "closed"):
             self._remarks[place].append(Remark(event))

@@ -37,7 +37,7 @@ class Filter(msgspec.Struct, frozen=True):
         """Whether *event* is wanted. Events without the field that is asked for are not."""
         when = str(event.get("time", ""))
         return (
-            (not self.ops or event.get("op") in self.ops)
+            (not self.ops or str(event.get("op")) in self.ops)
             and (self.since is None or when >= self.since)
             and (self.until is None or when <= self.until)
             and (not self.errors or bool(event.get("errno")) or event.get("op") in ("error", "gap", "torn"))

@@ -192,7 +192,7 @@ def _until(found: _Events, seq: int | None, where: str) -> tuple[_Taken, Named |
     """The event *seq* (None: the last operation), what describes its process, and the policy in force then."""
     named: Named | None = None
     last: Mapping[str, Any] | None = None
-    processes: dict[tuple[Any, Any, Any], Mapping[str, Any]] = {}
+    processes: dict[str, Mapping[str, Any]] = {}
     first = highest = None
     for event in found:
         if event is None:
@@ -209,7 +209,7 @@ def _until(found: _Events, seq: int | None, where: str) -> tuple[_Taken, Named |
         if isinstance(writer, dict):
             last = event if seq is None else None
         elif event.get("op") == "process":
-            processes[event.get("tgid"), event.get("start"), event.get("exe")] = event
+            processes[_identity(event)] = event
         else:
             named = named_by(event) or named
     if last is None:
@@ -217,8 +217,12 @@ def _until(found: _Events, seq: int | None, where: str) -> tuple[_Taken, Named |
         if seq is None:
             raise GuardError(f"{where}: no operation of a log", "give one line of an audit log")
         raise GuardError(f"{where}: no event {seq}", there)
-    by = last["writer"]
-    return _Taken(last, processes.get((by.get("tgid"), by.get("start"), by.get("exe")))), named
+    return _Taken(last, processes.get(_identity(last["writer"]))), named
+
+
+def _identity(process: Mapping[str, Any]) -> str:
+    """What tells a process from all others, whatever the log holds there."""
+    return repr([process.get(key) for key in ("tgid", "start", "exe")])
 
 
 def _of_event(taken: _Taken, loaded: Loaded, notes: list[str]) -> tuple[Facts, Outcome, str]:

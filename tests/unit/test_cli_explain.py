@@ -74,6 +74,15 @@ def told(*args: str, text: str = "") -> dict[str, Any]:
     return result
 
 
+def test_what_a_log_says_of_a_process_may_be_anything(log: str) -> None:
+    *_, last = Path(log).read_bytes().splitlines()
+    odd = b'{"op":"process","tgid":[],"start":{},"exe":7}'
+    found, plain = (
+        told("--event", "-", text=b"\n".join([*lines, last, b""]).decode()) for lines in ([odd], [])
+    )
+    assert found == plain
+
+
 def test_an_operation_that_options_describe(policy: str) -> None:
     found = guardfs(
         "explain", "--policy", policy, "--exe", "/usr/bin/python3.11", "--fence", "other", "--op", "append"
