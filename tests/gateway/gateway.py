@@ -111,6 +111,7 @@ class Gateway:
         """Start and return when it is ready. Raises `GatewayError` if it ends, or is not ready in
         READY_SECONDS."""
         (self.state / "openclaw.json").write_text(json.dumps(self._config(), indent=2))
+        self._index_plugins()
         run = self.install.command("gateway", "run", "--port", str(self.port), "--verbose")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -126,6 +127,16 @@ class Gateway:
         except (TimeoutError, GatewayError) as error:
             self.stop()
             raise GatewayError(f"{error}; its log ends with:\n{self.log_tail()}") from error
+
+    def _index_plugins(self) -> None:
+        """As every set-up does. Without the index the gateway looks for its plugins anew, several times in each turn:
+        half of the turn's time."""
+        words = self.install.command("plugins", "registry", "--refresh")
+        done = subprocess.run(
+            words, env=self.environment(), capture_output=True, text=True, timeout=READY_SECONDS
+        )
+        if done.returncode:
+            raise GatewayError(f"openclaw plugins registry --refresh: {done.stdout}{done.stderr}")
 
     def stop(self) -> int | None:
         """End it with SIGTERM, with SIGKILL if that does not help; the exit status of what was started."""
@@ -275,7 +286,6 @@ class Gateway:
             },
             "update": {"checkOnStart": False},
             "cron": {"enabled": False},
-            "plugins": {"enabled": False},  # a quarter of a turn's time, and nothing to do with transcripts
         }
 
 

@@ -1,22 +1,26 @@
 """Deaths of a real gateway's turns: each is told, once, with the right culprit; and nothing else is told.
 
-In record mode the turns die as they do without the guard. What counts as a death is what the gateway says itself.
-All rows are played before the first test looks: as many turns at a time as the gateway lets run. GUARDFS_ROW_RUNS plays
-each row that often.
+In record mode the turns die as they do without the guard: the same rows are played on a second gateway, which has none.
+What counts as a death is what the gateway says itself. All rows are played before the first test looks, some turns at a
+time. GUARDFS_ROW_RUNS plays each row that often.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-from concurrent.futures import Future
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from guardfs.cli.main import COMMANDS
-from tests.gateway.conftest import Site
+from tests.gateway.conftest import Site, running
 from tests.gateway.figures import figure
+from tests.gateway.gateway import Gateway
+from tests.gateway.install import Install
 from tests.gateway.outcome import (
     Event,
     Lost,
@@ -38,31 +42,56 @@ from tests.support.waiting import wait_for
 pytestmark = [pytest.mark.gateway, pytest.mark.mount]
 
 RUNS = runs(3)
+PLAIN_RUNS = runs(1)
+"""On the gateway without the guard."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """All that happened in this module. lost: turns, in the gateway's words; events: the audit log."""
+    """All that happened in this module. lost: turns, in the gateway's words; events: the audit log. plain, plain_lost:
+    the same of the gateway without a guard."""
 
     site: Site
     rows: dict[str, list[Future[Played]]]
     lost: list[Lost]
     events: list[Event]
+    plain: dict[str, list[Future[Played]]]
+    plain_lost: list[Lost]
 
 
 @pytest.fixture(scope="module")
-def story(site: Site, request: pytest.FixtureRequest) -> Story:
-    """The rows that this run of the tests asks for, played."""
-    wanted = {
-        str(item.callspec.params["name"]) for item in request.session.items if hasattr(item, "callspec")
-    }
-    rows = [row for row in ROWS if row.name in wanted] or ROWS
-    done = play_all(site.gateway, site.model, rows, RUNS)
-    site.gateway.wait_quiet()
+def story(site: Site, plain: Gateway, request: pytest.FixtureRequest) -> Story:
+    """The rows that this run of the tests asks for, played on both gateways at the same time."""
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    rows = [row for row in ROWS if {"name": row.name} in params] or ROWS
+    with ThreadPoolExecutor(2) as pool:
+        guarded = pool.submit(play_all, site.gateway, site.model, rows, RUNS)
+        unguarded = pool.submit(play_all, plain, plain.model, rows, PLAIN_RUNS)
+    for gateway in (site.gateway, plain):
+        gateway.wait_quiet()
     events = site.guard.settle()
-    story = Story(site, done, lost(site.gateway), events)
-    figure(table("guarded, record mode", tallies(done, story.lost, events)))
+    story = Story(site, guarded.result(), lost(site.gateway), events, unguarded.result(), lost(plain))
+    figure(table("without the guard", tallies(story.plain, story.plain_lost)))
+    figure(table("guarded, record mode", tallies(story.rows, story.lost, events)))
     return story
+
+
+@pytest.fixture(scope="module")
+def plain(openclaw: Install, module_place: Path) -> Iterator[Gateway]:
+    """A gateway whose directory nobody guards."""
+    with running(openclaw, module_place / "plain", guarded=False) as (gateway, _, _):
+        yield gateway
+
+
+@pytest.mark.parametrize("name", [row.name for row in ROWS if row.dies is not None])
+def test_a_turn_dies_as_without_the_guard(story: Story, name: str) -> None:
+    def died(done: list[Future[Played]], among: list[Lost]) -> set[bool]:
+        played = [future.result() for future in done]
+        return {bool(deaths(among, one.transcript)) for one in played if not stale(among, one.key)}
+
+    [dies] = [row.dies for row in ROWS if row.name == name]
+    assert died(story.plain[name], story.plain_lost) <= {dies}
+    assert died(story.rows[name], story.lost) <= {dies}
 
 
 @pytest.mark.parametrize("name", [row.name for row in ROWS])
