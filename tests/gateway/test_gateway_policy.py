@@ -1,36 +1,60 @@
-"""A real OpenClaw under `--policy openclaw`: each line of work in its lane, each event with the rule that decided."""
+"""A real OpenClaw under the policy `openclaw`: lanes, rules, and the policy edited while turns run.
+
+One gateway for all tests here; what they leave in its log they tell apart by sessions.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
+import shutil
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from guardfs.policy.load import load
 from tests.gateway import foreign
-from tests.gateway.conftest import StartGateway, StartGuard
-from tests.gateway.gateway import Gateway
+from tests.gateway.conftest import running
+from tests.gateway.figures import figure
+from tests.gateway.gateway import Gateway, Turn
+from tests.gateway.install import Install
+from tests.gateway.outcome import lost, seconds_of
 from tests.gateway.reach import History
-from tests.support.guard import Guard
+from tests.support.bad_policies import BAD
+from tests.support.guard import ROOT, Event, Guard
+from tests.support.prober import probing
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.gateway, pytest.mark.mount]
 
 KEY = "agent:main:lanes"
-Event = dict[str, Any]
+OTHERS_KEY = "agent:main:others"
+SESSIONS = 3
+EDITS = 5
+SHIPPED = ROOT / "policy/openclaw.toml"
+LAST_RULE = "nobody relies on it now"
 
 
-@pytest.fixture
-def guarded(start_gateway: StartGateway, start_guard: StartGuard) -> tuple[Gateway, Guard]:
-    guards: list[Guard] = []
-    gateway = start_gateway(
-        before=lambda sessions: guards.append(start_guard(sessions, "--policy", "openclaw"))
-    )
-    return gateway, guards[0]
+@pytest.fixture(scope="module")
+def policy(module_place: Path) -> Path:
+    """The shipped policy, where it can be edited."""
+    path = module_place / "policy.toml"
+    shutil.copy(SHIPPED, path)
+    path.chmod(0o644)
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(openclaw: Install, module_place: Path, policy: Path) -> Iterator[tuple[Gateway, Guard]]:
+    with running(openclaw, module_place, "--policy", str(policy)) as (gateway, guard, _):
+        yield gateway, guard
 
 
 def operations(guard: Guard) -> list[Event]:
@@ -74,7 +98,6 @@ def test_each_line_of_work_of_the_gateway_has_its_lane(guarded: tuple[Gateway, G
     assert after != transcript
     assert gateway.turn(KEY, "third [say=third]").ok
     gateway.wait_quiet()
-    gateway.stop()
     found = operations(guard)
 
     # the run: every record but the injected one, on the main thread; and its mirror
@@ -127,15 +150,13 @@ def test_each_line_of_work_of_the_gateway_has_its_lane(guarded: tuple[Gateway, G
     assert of_record(found, history.records[-1]["id"])["rule"] == "nobody relies on it now"
 
 
-def test_other_processes_of_openclaw_have_lanes_of_their_own(
-    guarded: tuple[Gateway, Guard], place: Path
-) -> None:
+def test_other_processes_of_openclaw_have_lanes_of_their_own(guarded: tuple[Gateway, Guard]) -> None:
     gateway, guard = guarded
     marks = gateway.sessions / "mark"
     command = json.dumps({"command": f"echo x >> {marks}; cp {marks} {marks}-2"})
-    assert gateway.turn(KEY, f"first [tool=exec {command}] [say=first]").ok
+    assert gateway.turn(OTHERS_KEY, f"first [tool=exec {command}] [say=first]").ok
     gateway.wait_quiet()
-    transcript = gateway.session_file(KEY)
+    transcript = gateway.session_file(OTHERS_KEY)
     assert transcript is not None
     before = len(History.of(transcript).records)
 
@@ -149,14 +170,132 @@ def test_other_processes_of_openclaw_have_lanes_of_their_own(
     os.chmod(gateway.sessions, 0o755)  # something for the next command to mend
     run("security", "audit", "--fix")
     added = History.of(transcript).records[before:]
-    gateway.stop()
     found = operations(guard)
 
     assert lanes(found, lambda e: e["op"] in ("create", "write") and e["path"].startswith("mark")) == {"tool"}
     assert [of_record(found, record["id"])["lane"] for record in added] == ["cli:run"] * len(added)
-    assert {of_record(found, record["id"])["session"] for record in added} == {KEY}
+    assert {of_record(found, record["id"])["session"] for record in added} == {OTHERS_KEY}
     assert len(added) >= 2
     cli = of_record(found, added[0]["id"])["writer"]["tgid"]
     assert {e["lane"].partition(":")[0] for e in found if e["writer"]["tgid"] == cli} == {"cli"}
     mended = [e for e in found if e["op"] == "attributes" and e["lane"] == "audit-fix"]
     assert mended
+
+
+@contextmanager
+def turns_running(gateway: Gateway) -> Iterator[None]:
+    """Some sessions have one turn after the other while the block runs; all of them succeed."""
+    done: list[Turn] = []
+    enough = threading.Event()
+
+    def session(key: str) -> None:
+        while not enough.is_set():
+            done.append(gateway.turn(key, "on and on [say=on] [seconds=0.5]"))
+
+    begun = len(lost(gateway))
+    threads = [threading.Thread(target=session, args=(f"agent:main:edit-{n}",)) for n in range(SESSIONS)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: len(done) >= SESSIONS, "the first turns", 120)
+        yield
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    unlucky = [one for one in lost(gateway)[begun:] if one.stale]  # the gateway's own race is nobody's fault
+    assert sum(not turn.ok for turn in done) == len(unlucky) == len(lost(gateway)) - begun, gateway.log_tail()
+
+
+def has_rule(guard: Guard, name: str) -> bool:
+    """Whether the policy in force has a rule of that name."""
+    return name in guard.status()["policy"]["hits"]
+
+
+def told_of_policy(guard: Guard, change: str) -> Event:
+    """The last event that tells of such a change of the policy."""
+    return [e for e in guard.settle() if e["op"] == "policy" and e["change"] == change][-1]
+
+
+def put_back(guard: Guard, policy: Path) -> None:
+    """The policy file says again what the shipped one says, and the guard knows."""
+    policy.unlink(missing_ok=True)
+    policy.write_text(SHIPPED.read_text())
+    policy.chmod(0o644)
+    wait_for(lambda: not guard.status()["policy"]["error"], "the guard to see that it is right again")
+    wait_for(lambda: has_rule(guard, LAST_RULE), "the first text to be in force")
+
+
+def test_a_good_change_is_in_force_while_turns_run_and_nothing_is_lost(
+    guarded: tuple[Gateway, Guard], policy: Path
+) -> None:
+    gateway, guard = guarded
+    text = policy.read_text()
+    before = guard.status()["policy"]
+    edits: list[tuple[float, float]] = []
+    probe = gateway.sessions / "probe.jsonl"
+    probe.touch()
+    with probing(probe) as probed, turns_running(gateway):
+        for n in range(EDITS):
+            began = time.time()
+            policy.write_text(text.replace(f'"{LAST_RULE}"', f'"edited {n}"'))
+            wait_for(functools.partial(has_rule, guard, f"edited {n}"), "the change to be in force")
+            edits.append((began, seconds_of(told_of_policy(guard, "loaded"))))
+        put_back(guard, policy)
+    status = guard.status()["policy"]
+    assert (status["reloads"], status["refused"]) == (before["reloads"] + EDITS + 1, before["refused"])
+    assert status["digest"] == before["digest"]
+
+    # every operation was told, and decided by a rule that there was
+    gateway.wait_quiet()
+    events = guard.settle()
+    looks = [e for e in events if e["op"] == "look" and e["writer"]["tgid"] == probed.pid]
+    looks = [e for e in looks if e["path"] == probe.name]
+    assert sum(e.get("count", 1) for e in looks) == len(probed.calls)
+    for n in range(SESSIONS):
+        transcript = gateway.session_file(f"agent:main:edit-{n}")
+        assert transcript is not None
+        told = [e for e in events if e["op"] == "write" and e["path"] == transcript.name and not e["errno"]]
+        assert sum(event["bytes"] for event in told) == transcript.stat().st_size
+    known = {rule.name for rule in load("openclaw").policy.rules} | {f"edited {n}" for n in range(EDITS)}
+    assert {e["rule"] for e in events if "writer" in e} <= known
+    assert [e for e in events if e["op"] in ("incident", "forgotten")] == []
+
+    delays = [loaded - began for began, loaded in edits]
+    slow = max(probed.slowest(began, loaded + 0.1) for began, loaded in edits) / 1000
+    quiet = probed.slowest(0, edits[0][0]) / 1000
+    figure(
+        f"policy edits: in force after {min(delays):.2f} to {max(delays):.2f} s; slowest of {len(probed.calls)} looks:"
+        f" {slow:.1f} ms while a change was taken over, {quiet:.1f} ms before"
+    )
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_change_keeps_the_old_policy_while_turns_run_and_says_why(
+    guarded: tuple[Gateway, Guard], busy: None, policy: Path, name: str
+) -> None:
+    _, guard = guarded
+    guard.expected = [r"guardfs\[\d+\] ERROR"]
+    spoil, said = BAD[name]
+    before, known = guard.status()["policy"], len(guard.said())
+    try:
+        spoil(policy)
+        wait_for(lambda: guard.status()["policy"]["refused"] > before["refused"], "the change to be refused")
+        status, event = guard.status()["policy"], told_of_policy(guard, "refused")
+        assert (status["digest"], event["old"]) == (before["digest"], before["digest"])
+        assert status["refused"] == before["refused"] + 1
+        assert status["error"]
+        assert event["problems"]
+        wait_for(
+            lambda: re.search(said, guard.said()[known:]), f"a line with {said!r}: {guard.said()[known:]}"
+        )
+    finally:
+        put_back(guard, policy)
+    assert guard.status()["policy"]["reloads"] == before["reloads"]
+
+
+@pytest.fixture(scope="module")
+def busy(guarded: tuple[Gateway, Guard]) -> Iterator[None]:
+    """Turns run for as long as there are tests that want them; all succeed."""
+    with turns_running(guarded[0]):
+        yield

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartGuard
+from tests.support import bad_policies
 from tests.support.guard import Event, Guard
 from tests.support.waiting import wait_for
 
@@ -27,6 +28,9 @@ include = ["*.jsonl"]
 [claims]
 environment = ["nightly-*"]
 attribute = ["nightly-*"]
+
+[fence]
+idle_timeout = "15m"
 
 [[lanes]]
 name = "python"
@@ -184,31 +188,8 @@ def test_a_change_is_noticed_however_it_is_made(
     wait_for(lambda: rule_now(guard) == "the rest, renamed", "the change to be in force")
 
 
-BAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "syntax": (lambda path: path.write_text(POLICY + "[["), r":\d+:\d+"),
-    "unknown key": (lambda path: path.write_text(POLICY.replace("record = {", "recrod = {")), "record"),
-    "wrong type": (lambda path: path.write_text(POLICY.replace('"hex8"', "8")), r":\d+:\d+"),
-    "duplicate name": (
-        lambda path: path.write_text(POLICY.replace('"the rest"', '"appends of the writer"')),
-        "appends of the writer",
-    ),
-    "unreachable rule": (
-        lambda path: path.write_text(POLICY + '\n[[rules]]\nname = "late"\nverdict = "allow"\n'),
-        "late|last|reach",
-    ),
-    "bad glob": (lambda path: path.write_text(POLICY.replace("*python*", "*[python*")), r"\[python"),
-    "unknown lane in a rule": (
-        lambda path: path.write_text(POLICY.replace("python:writer", "python:wirter")),
-        "writer",
-    ),
-    "bad duration": (
-        lambda path: path.write_text(
-            POLICY.replace("[claims]", '[fence]\nidle_timeout = "15 mins"\n[claims]')
-        ),
-        "15m|duration",
-    ),
-    "writable by others": (lambda path: path.chmod(0o666), "chmod go-w"),
-    "file removed": (lambda path: path.unlink(), "gone"),
+BAD = {
+    **bad_policies.BAD,
     "what this version cannot do": (
         lambda path: path.write_text(POLICY.replace("version = 1", 'version = 1\nmode = "enforce"')),
         "enforce",
