@@ -265,6 +265,10 @@ class Encoder:
 
     def _hidden(self, key: str, value: Any) -> Any:
         assert self._identities is not None
+        if isinstance(value, dict):  # an incident's culprit; what a chown changes
+            return {name: self._hidden(name, inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._hidden(key, inner) for inner in value]
         if key in ("uid", "gid") and isinstance(value, int):
             return self._identities.number(value, key)
         return self._identities.sessions_in(value) if isinstance(value, str) else value

@@ -410,3 +410,23 @@ def test_identities_are_hashed_with_a_key(tmp_path: Path) -> None:
     assert event["writer"]["gid"] != event["writer"]["uid"]
     assert event["session"].startswith("h:") and event["lane"].startswith("session:h:")
     assert NODE.tgid == event["writer"]["tgid"] == GATEWAY.tgid
+
+
+def test_identities_deep_in_an_event_are_hashed_too(tmp_path: Path) -> None:
+    key = "agent:main:feishu:direct:ou_1"
+    log = make_log(tmp_path, hash_key=b"secret")
+    log.start()
+    by = {"lane": f"session:{key}", "tid": 7}
+    log.emit(
+        Notice("incident", 1, {"culprit": {"by": by}, "changes": [{"by": by}], "owner": key}, b"s.jsonl")
+    )
+    log.emit(operation("attributes", detail={"change": {"uid": 1000, "mode": "640"}}))
+    log.close()
+    text = (tmp_path / "audit.jsonl").read_text()
+    incident, _, chown = (json.loads(line) for line in text.splitlines()[-3:])
+    assert "ou_1" not in text
+    assert incident["changes"][0]["by"] == incident["culprit"]["by"]
+    assert incident["culprit"]["by"]["lane"] == f"session:{incident['owner']}" and incident[
+        "owner"
+    ].startswith("h:")
+    assert chown["change"] == {"uid": chown["writer"]["uid"], "mode": "640"}
