@@ -11,7 +11,7 @@ import msgspec
 
 from guardfs.audit.blame import Blame, Written
 from guardfs.audit.show import DIM, GREEN, RED, YELLOW, safe
-from guardfs.cli.clock import day_clock
+from guardfs.cli.clock import day_clock, day_second
 from guardfs.cli.table import Cell, Column, Part, Table, terminal
 from guardfs.transcript.chain import Fork, Standing
 from guardfs.transcript.meta import RecordMeta
@@ -23,6 +23,9 @@ yellow: those say that something is wrong."""
 
 _MARKS = {"kept": "●", "forgotten": "○", "rail": "│", "other": "·", "bad": "✗"}
 _PLAIN = {"kept": "*", "forgotten": "o", "rail": "|", "other": ".", "bad": "x"}
+
+WIDE = 130
+"""Columns of a terminal on which times have a year and milliseconds."""
 
 WRITERS = 20
 """Lines of the list of writers."""
@@ -94,9 +97,10 @@ class Picture:
     def __init__(self, with_text: bool) -> None:
         colour, width = terminal()
         columns = [Column("", True), Column("#", True), Column("RECORD"), Column("WRITTEN"), Column("BY"),
-                   Column("VERDICT"), Column("WHAT"), Column("")]  # fmt: skip
+                   Column("VERDICT"), Column("WHAT"), Column("", second=True)]  # fmt: skip
         if with_text:
-            columns[-1:] = [Column("NOTE"), Column("TEXT")]
+            columns[-1:] = [Column("NOTE", second=True), Column("TEXT", second=True)]
+        self._when = day_clock if width is None or width >= WIDE else day_second
         self._table = Table(columns, colour=colour, width=width, cut=width is not None)
         self._lanes: dict[str, str] = {}
         self._marks = _MARKS if _can(sys.stdout.encoding, "".join(_MARKS.values())) else _PLAIN
@@ -108,7 +112,7 @@ class Picture:
             self._gutter(row),
             Part(str(row.number + 1), DIM),
             Part(safe((record.id or "")[:8])),
-            Part(day_clock(written.time) if written is not None else "", DIM),
+            Part(self._when(written.time) if written is not None else "", DIM),
             self._by(row.blame),
             _verdict(written),
             [Part(_what(record)), Part(f", {row.position.length:,} B", DIM)],

@@ -17,9 +17,14 @@ def clock(time: str) -> str:
     return _local(time, "%H:%M:%S")
 
 
-def _local(time: str, form: str) -> str:
+def day_second(time: str) -> str:
+    """``05-23 05:37:47``."""
+    return _local(time, "%m-%d %H:%M:%S", fraction=False)
+
+
+def _local(time: str, form: str, *, fraction: bool = True) -> str:
     try:
         local = datetime.fromisoformat(time).astimezone()
     except (ValueError, OverflowError, OSError):
         return safe(time)
-    return f"{local.strftime(form)}.{local.microsecond // 1000:03d}"
+    return local.strftime(form) + (f".{local.microsecond // 1000:03d}" if fraction else "")

@@ -28,7 +28,7 @@ Cell = Part | Sequence[Part]
 
 
 class Column(NamedTuple):
-    """right: aligned to the right. second: it goes to a second line where the first is too narrow for all."""
+    """right: aligned to the right. second: it goes to a second line where the terminal is too narrow for all."""
 
     name: str
     right: bool = False
@@ -39,7 +39,7 @@ class Table:
     """Prints rows under a heading. Nothing is printed where there is no row.
 
     colour, width: of the output (`terminal`); width None: lines may be as long as they are. cut: lines that are too
-    long are cut, and never wrapped.
+    long all the same are cut.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Table:
             max(columns_of(_plain(cells[index])) for cells in (heading, *rows) if index < len(cells))
             for index in range(len(self._columns))
         ]
-        if self._width is not None and not self._cut:
+        if self._width is not None and any(column.second for column in self._columns):
             self._two = sum(self._widths) + GAP * (len(self._widths) - 1) > self._width
         self._print(heading)
         for cells in rows:
@@ -107,6 +107,8 @@ class Table:
         parts: list[Part] = [Part(" " * indent)] if indent else []
         for place in places:
             cell = cells[place]
+            if indent and not _plain(cell):
+                continue
             pad = self._widths[place] - columns_of(_plain(cell))
             if self._columns[place].right and pad > 0:
                 parts.append(Part(" " * pad))
@@ -116,6 +118,8 @@ class Table:
             parts.append(Part(" " * GAP))
         while parts and not parts[-1].text.strip():
             parts.pop()
+        if not parts and indent:
+            return  # nothing that is worth a second line
         limit = self._width if self._cut else None
         _write(self._out, painted(parts, self._colour, limit).rstrip() + "\n")
 

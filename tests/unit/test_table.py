@@ -39,17 +39,29 @@ def test_where_the_terminal_is_too_narrow_the_last_columns_go_to_a_second_line()
     ]  # fmt: skip
 
 
-def test_or_lines_are_cut() -> None:
-    assert printed(ROWS, width=20, cut=True).splitlines() == [
-        "A         N  REST",
-        "a         1  short!",
-        "longer  100  long l…",
+def test_a_second_line_without_anything_is_left_out() -> None:
+    out = io.StringIO()
+    table = Table((Column("A"), Column("", second=True)), colour=False, width=10, out=out)
+    for note in ("a note", ""):
+        table.row([Part("x" * 9), [Part(note)] if note else []])
+    table.flush()
+    assert out.getvalue().splitlines() == ["A", "xxxxxxxxx", "    a note", "xxxxxxxxx"]
+
+
+def test_lines_that_are_too_long_all_the_same_can_be_cut() -> None:
+    assert printed(ROWS, width=10, cut=True).splitlines() == [
+        "A        …",
+        "    REST",
+        "a        …",
+        "    short!",
+        "longer  1…",
+        "    long …",
     ]
 
 
 def test_colours_count_for_no_width() -> None:
-    line = printed(ROWS, colour=True, width=20, cut=True).splitlines()[1]
-    assert line == "\x1b[31ma\x1b[0m         1  short\x1b[2m!\x1b[0m"
+    line = printed(ROWS[:1], colour=True, width=12, cut=True).splitlines()[1]
+    assert line == "\x1b[31ma\x1b[0m  1  short\x1b[2m!\x1b[0m"
 
 
 def test_nothing_is_printed_without_a_row() -> None:
