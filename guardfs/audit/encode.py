@@ -18,12 +18,13 @@ from guardfs.audit.redact import Identities, mask_args
 from guardfs.audit.text import clean, json_bytes, name_json, safe_json, session_of
 from guardfs.lanes.writer import Process, Writer
 from guardfs.policy.facts import Decision
+from guardfs.policy.model import Verdict
 
 # fmt: off
 RESERVED = frozenset((
     "v", "seq", "prev", "time", "op", "path", "path_b64", "to", "to_b64", "writer", "lane", "session",
     "bytes", "offset", "append", "record", "records", "records_more", "count", "fence", "rule",
-    "verdict", "errno", "us", "evidence", "would", "class", "lock", "claim",
+    "verdict", "errno", "us", "evidence", "would", "class", "lock", "claim", "branch",
 ))
 # fmt: on
 """Keys that details of an operation cannot take: those are logged as ``x_KEY``."""
@@ -85,7 +86,9 @@ class Encoder:
         self._sessions = sessions or NoSessions()
         self._generation = -1
         self._writers: dict[Writer, _Known] = {}
-        self._decisions: dict[Decision, tuple[bytes, bytes]] = {}  # lane and evidence; rule and verdict
+        self._decisions: dict[
+            tuple[Decision, Verdict], tuple[bytes, bytes]
+        ] = {}  # lane, evidence; rule, verdict
         self._paths: dict[bytes, bytes] = {}
         self._guarded: dict[bytes, tuple[bytes, bytes]] = {}  # path -> path, session
         self._second = -1
@@ -155,11 +158,14 @@ class Encoder:
             middle += b',"lock":"%b"' % item.lock.encode()
         if item.claim is not None:
             middle += b',"claim":%b' % safe_json(self._named(item.claim))
+        if item.branch:
+            middle += b',"branch":%d' % item.branch
         if run is not None and run.count > 1:
             middle += b',"count":%d' % run.count
         if item.detail:
             middle += self._facts(item.detail)
-        lane, rule = self._decisions.get(item.decision) or self._decide(item.decision)
+        decided = (item.decision, item.applied)
+        lane, rule = self._decisions.get(decided) or self._decide(*decided)
         text = b'%b,"op":"%b",%b%b%b%b%b%b,"errno":%d,"us":%d}' % (
             self._time(item.time_ns),
             item.op.encode(),
@@ -212,18 +218,18 @@ class Encoder:
             mark.relation.encode(),
         )
 
-    def _decide(self, decision: Decision) -> tuple[bytes, bytes]:
-        """What was decided, as JSON. Nothing is enforced: `verdict` is what was done, `would` what the rule says."""
+    def _decide(self, decision: Decision, applied: Verdict) -> tuple[bytes, bytes]:
+        """What was decided, as JSON. `verdict` is what was done, `would` what the rule says, where that is not done."""
         if len(self._decisions) >= CACHED_WRITERS:
             self._decisions.clear()
         lane = b',"lane":%b,"evidence":%b' % (
             safe_json(self._named(decision.lane)),
             json_bytes(decision.evidence),
         )
-        rule = b',"rule":%b,"verdict":"allow"' % safe_json(decision.rule)
-        if decision.verdict != "allow":
+        rule = b',"rule":%b,"verdict":"%b"' % (safe_json(decision.rule), applied.encode())
+        if applied == "allow" != decision.verdict:
             rule += b',"would":"%b"' % decision.verdict.encode()
-        both = self._decisions[decision] = (lane, rule)
+        both = self._decisions[decision, applied] = (lane, rule)
         return both
 
     def _named(self, label: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 from guardfs.lanes.writer import Writer
 from guardfs.policy.facts import Decision
-from guardfs.policy.model import FenceRelation, LockRelation, OperationClass
+from guardfs.policy.model import FenceRelation, LockRelation, OperationClass, Verdict
 from guardfs.transcript.records import RecordMeta
 
 
@@ -66,6 +66,8 @@ class Operation(msgspec.Struct, gc=False):
     fence: FenceMark | None = None
     lock: LockRelation = "free"
     claim: str | None = None
+    applied: Verdict = "allow"
+    branch: int = 0
     node: int = 0
     detail: dict[str, Any] | None = None
 

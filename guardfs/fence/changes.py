@@ -23,7 +23,8 @@ APPENDING = frozenset({Kind.APPEND, Kind.ATTRIBUTES, Kind.UNSEEN})
 class Change(msgspec.Struct, frozen=True):
     """One change. actor: None if nobody was seen (`UNSEEN`). own: by the fence owner's process. continues: its
     first record goes on from the last one that the owner wrote. locked: made while the writer's own process held
-    the lock file. mono, wall: ns. seq: the audit event's number, 0 if none."""
+    the lock file. mono, wall: ns. seq: the audit event's number, 0 if none. staged: the owner's view did not show
+    it."""
 
     kind: Kind
     actor: Actor | None
@@ -37,6 +38,7 @@ class Change(msgspec.Struct, frozen=True):
     locked: bool = False
     to: bytes | None = None
     seq: int = 0
+    staged: bool = False
 
     @property
     def times_only(self) -> bool:
@@ -64,6 +66,7 @@ def change_of(event: Event, *, own: bool, continues: bool, locked: bool) -> Chan
         locked,
         event.to,
         event.seq,
+        event.staged,
     )
 
 
@@ -88,7 +91,7 @@ class Content(msgspec.Struct, frozen=True):
 
 class Changes:
     """The changes since some moment, oldest first. count: of all. first: the earliest; last: the latest, if it is
-    not among them."""
+    not among them. staged: those that the owner's view does not show, None if there are none."""
 
     __slots__ = (
         "_appends",
@@ -102,12 +105,14 @@ class Changes:
         "count",
         "first",
         "last",
+        "staged",
     )
 
     def __init__(self) -> None:
         self.count = 0
         self.first: list[Change] = []
         self.last: Change | None = None
+        self.staged: Changes | None = None
         self._known = self._appends = self._assistant = self._mirror = self._side = self._own = True
         self._torn = NOBODYS
         self._records = 0
@@ -121,6 +126,10 @@ class Changes:
         if change.kind is Kind.APPEND and process not in self._torn and (self._torn or process in torn):
             # Something in the middle of another's record, or the end of one whose beginning is older: no valid line.
             self._assistant = self._mirror = self._side = False
+        if change.staged:
+            if self.staged is None:
+                self.staged = Changes()
+            self.staged.add(msgspec.structs.replace(change, staged=False), records, torn)
         self.count += 1
         if len(self.first) < KEPT_FIRST:
             self.first.append(change)
@@ -163,6 +172,8 @@ class Changes:
         for name in self.__slots__:
             setattr(new, name, getattr(self, name))
         new.first = list(self.first)
+        if self.staged is not None:
+            new.staged = self.staged.copy()
         return new
 
 

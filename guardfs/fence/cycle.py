@@ -17,9 +17,10 @@ _MAX_LOOKS = 6
 
 class Look:
     """One look at the transcript. since: the changes after it. before: those that the owner's fence had at that
-    moment, kept only where what was seen is not what the owner expects."""
+    moment, kept only where what was seen is not what the owner expects. staged: those of them that were kept from its
+    view, None if there were none."""
 
-    __slots__ = ("before", "mono", "seen", "since", "tid", "wall")
+    __slots__ = ("before", "mono", "seen", "since", "staged", "tid", "wall")
 
     def __init__(self, tid: int, seen: Fingerprint, mono: int, wall: int) -> None:
         self.tid = tid
@@ -28,6 +29,7 @@ class Look:
         self.wall = wall
         self.since: Changes | None = None
         self.before: Changes | None = None
+        self.staged: Changes | None = None
 
 
 class Cycle:

@@ -101,7 +101,9 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     transcript: its path below the mount, raw bytes, also for an event on its lock file; b"" for EXIT and TICK.
     mono, wall: ns. before, after: of a change, the transcript before and after it; of a LOOK, `after` is what was
     seen. records: what an APPEND or REWRITE wrote. to: the other name of a rename or link. seq: number of the audit
-    event, 0 if none.
+    event, 0 if none. staged: of a change, that it shows in its lane's own view only. side: by another lane of the
+    process than the owner of that process's fence. aside: seen in another view than the committed one, so that it tells
+    nothing of the file's state. truncates: a CREATE with O_TRUNC.
     """
 
     kind: Kind
@@ -114,6 +116,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     records: tuple[RecordMeta, ...] = ()
     to: bytes | None = None
     seq: int = 0
+    staged: bool = False
+    side: bool = False
+    aside: bool = False
+    truncates: bool = False
 
 
 def tick(mono: int, wall: int) -> Event:

@@ -46,7 +46,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
     op: as in the audit log. kind: the kind of *path* or, of a rename or link, the greater one of both names. path, to:
     raw bytes below the mount. before, after: fingerprints of the file; replaced: of the one that a rename took the name
     from; None where nobody knows. records: what a write ended or began. writes: an open that may write. mono, wall: ns.
-    fenced: False for what says nothing of fences: an fstat.
+    fenced: False for what says nothing of fences: an fstat. staged, side, aside, truncates: as in `Event`.
     """
 
     op: str
@@ -63,6 +63,10 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
     operation: OperationClass | None = None
     writes: bool = False
     fenced: bool = True
+    staged: bool = False
+    side: bool = False
+    aside: bool = False
+    truncates: bool = False
 
 
 class Feed:

@@ -15,7 +15,8 @@ class Fence:
 
     baseline: what it expects to see, since baseline_mono and baseline_wall (ns). changes: what happened since then,
     by anybody. leaf: id of the last record that it wrote. seen: monotonic time of its last sign of life. idle:
-    closed by the idle timeout; kept, because its owner may come back with what it remembers.
+    closed by the idle timeout; kept, because its owner may come back with what it remembers. unlocked: it has written
+    past its own lock since then.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Fence:
         "own_look",
         "refreshes",
         "seen",
+        "unlocked",
     )
 
     def __init__(self, facts: FenceFacts, look: Look, mono: int) -> None:
@@ -42,6 +44,7 @@ class Fence:
         self.seen = mono
         self.leaf: str | None = None
         self.idle = False
+        self.unlocked = False
         self.checks = 0
         self.refreshes = 0
         self._wrote = 0
@@ -57,6 +60,7 @@ class Fence:
         self.baseline_wall = look.wall
         self.changes = look.since or Changes()
         self._own_before = None
+        self.unlocked = False
         if self.own_look is not None and self.own_look.mono <= look.mono:
             self.own_look = None
 
@@ -148,11 +152,12 @@ class Place:
         continued = False
         for fence in (*self.fences, *self.away):
             own = fence.facts.process == process
-            continues = own and main and goes_on(event.records, self.leaf(fence))
+            continues = own and main and not event.side and goes_on(event.records, self.leaf(fence))
             continued = continued or continues
             fence.changes.add(
                 change_of(event, own=own, continues=continues, locked=locked), event.records, self._torn
             )
+            fence.unlocked = fence.unlocked or (continues and not locked)
             if continues:
                 fence.wrote(event.actor.tid, event.records)
                 fence.leaf = event.records[-1].id or fence.leaf

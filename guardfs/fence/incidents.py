@@ -7,24 +7,36 @@ from guardfs.fence.cycle import Look
 from guardfs.fence.effects import CulpritKind, Incident
 from guardfs.fence.events import Kind
 from guardfs.fence.fence import Fence
-from guardfs.fence.fingerprint import difference
+from guardfs.fence.fingerprint import ABSENT, Fingerprint, difference
 from guardfs.fence.versions import Rule
 
 
-def incident(fence: Fence, look: Look, rule: Rule) -> Incident:
-    """The story of *fence*'s failed check, made by *look*."""
-    changes = look.before or Changes()
+def saved(fence: Fence, look: Look, rule: Rule) -> Incident | None:
+    """What *look* would have found without the guard, if the turn had died of it."""
+    changes = look.staged
+    if changes is None:
+        return None
+    seen = changes.all()[-1].after or ABSENT
+    if rule.answer(fence.baseline, seen, changes.content()) != "dies":
+        return None
+    return incident(fence, look, rule, changes, seen, lost=False)
+
+
+def incident(
+    fence: Fence, look: Look, rule: Rule, changes: Changes, seen: Fingerprint, *, lost: bool = True
+) -> Incident:
+    """The story of *fence*'s failed check, made by *look*, or of the one that the guard has kept from failing."""
     culprit = _culprit(changes, fence)
     kind: CulpritKind
     if culprit is None:
-        kind = "drift" if difference(fence.baseline, look.seen) == "times" else "unseen"
+        kind = "drift" if difference(fence.baseline, seen) == "times" else "unseen"
         at = look.mono
     else:
         kind, at = _kind(culprit), culprit.mono
     return Incident(
         fence.facts,
         fence.baseline,
-        look.seen,
+        seen,
         fence.baseline_wall,
         look.wall,
         kind,
@@ -35,6 +47,7 @@ def incident(fence: Fence, look: Look, rule: Rule) -> Incident:
         max(0, at - fence.baseline_mono),
         max(0, look.mono - at),
         rule.name,
+        lost,
     )
 
 

@@ -19,7 +19,7 @@ from guardfs.fence.effects import (
 from guardfs.fence.events import Kind
 from guardfs.fence.fence import Fence, Place
 from guardfs.fence.fingerprint import ABSENT
-from guardfs.fence.incidents import incident
+from guardfs.fence.incidents import incident, saved
 from guardfs.fence.protocol import FenceProtocol, Reading
 from guardfs.fence.tokens import Tokens
 from guardfs.fence.versions import Rule
@@ -57,8 +57,11 @@ class Judge:
         before = look.before or Changes()
         effects.append(FenceChecked(fence.facts, fence.baseline, look.seen, outcome, before.count, look.wall))
         if outcome == "died":
-            effects.append(incident(fence, look, self.rule))
+            effects.append(incident(fence, look, self.rule, before, look.seen))
             return effects + self.close(place, fence, "died", mono, wall)
+        kept = saved(fence, look, self.rule)
+        if kept is not None:
+            effects.append(kept)
         if outcome != "same" and self.rule.forgets:
             effects += _forgotten(fence, before, wall)
         if reading is Reading.ENDED:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from guardfs.fence.cycle import MAIN_READ, MAIN_WRITE, WRITE, Cycle
+from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, READ, WRITE, Cycle
 from guardfs.fence.effects import NONE, Effect, FenceFacts, LockLost, LockReclaimed, Outcome
 from guardfs.fence.events import CHANGES, OPENS, Actor, Event, Kind, ProcessKey
 from guardfs.fence.fence import Place
@@ -23,7 +23,7 @@ from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.judge import Judge
 from guardfs.fence.places import Places
 from guardfs.fence.protocol import PROTOCOLS, FenceProtocol
-from guardfs.fence.relation import relate, serves
+from guardfs.fence.relation import NO_FENCE, Standing, relate, serves, standing
 from guardfs.fence.tokens import Tokens
 from guardfs.fence.versions import DEFAULT, Rule
 from guardfs.policy.model import LockRelation
@@ -83,7 +83,7 @@ class Machine:
                 return NONE
         outcome = NONE
         if place.fences:
-            outcome = relate(place, event.actor, kind, event.records, self._judge.protocol)
+            outcome = relate(place, event.actor, kind, event.records, self._judge.protocol, event.truncates)
         effects: list[Effect] = []
         if kind in self._begins:
             effects = self._begin(place, event)
@@ -100,15 +100,102 @@ class Machine:
         return outcome
 
     def relate(
-        self, transcript: bytes, actor: Actor, kind: Kind, records: tuple[RecordMeta, ...] = ()
+        self,
+        transcript: bytes,
+        actor: Actor,
+        kind: Kind,
+        records: tuple[RecordMeta, ...] = (),
+        truncates: bool = False,
     ) -> Outcome:
         """The relation that an operation would have now."""
         place = self._places.get(transcript)
         return (
             NONE
             if place is None or not place.fences
-            else relate(place, actor, kind, records, self._judge.protocol)
+            else relate(place, actor, kind, records, self._judge.protocol, truncates)
         )
+
+    def standing(
+        self,
+        transcript: bytes,
+        actor: Actor,
+        kind: Kind,
+        records: tuple[RecordMeta, ...] = (),
+        truncates: bool = False,
+    ) -> Standing:
+        """How an operation would stand to its own process's fence now."""
+        place = self._places.get(transcript)
+        if place is None:
+            return NO_FENCE
+        return standing(place, actor, kind, records, self._judge.protocol, truncates)
+
+    def owners(self, transcript: bytes) -> tuple[ProcessKey, ...]:
+        """The processes with an open fence, the oldest first."""
+        place = self._places.get(transcript)
+        return () if place is None else tuple(fence.facts.process for fence in place.fences)
+
+    def away(self, transcript: bytes) -> tuple[ProcessKey, ...]:
+        """The processes whose fence the idle timeout has closed, and who may come back."""
+        place = self._places.get(transcript)
+        return () if place is None else tuple(fence.facts.process for fence in place.away)
+
+    def relies(self, transcript: bytes, process: ProcessKey) -> Fingerprint | None:
+        """What *process* expects to see, by its open fence or the one that idle closed; None: it has none."""
+        place = self._places.get(transcript)
+        fence = None if place is None else place.any_fence(process)
+        return None if fence is None else fence.baseline
+
+    def forgives(self, transcript: bytes, actor: Actor) -> Fingerprint | None:
+        """What the first look of a lock cycle is to be shown, where the owner wrote past its own lock and does not
+        know; None: what there is. *actor* looks."""
+        place = self._places.get(transcript)
+        fence = None if place is None else place.open_fence(actor.process)
+        if place is None or fence is None or not fence.unlocked or fence.own_look is not None:
+            return None
+        cycle = place.cycles.get(actor.process)
+        if cycle is None or cycle.looks or not cycle.kin(actor):
+            return None
+        return fence.baseline
+
+    def begins(self, transcript: bytes, actor: Actor, kind: Kind) -> bool:
+        """Whether *actor* shows by this look or open that a turn begins: in its process's lock cycle, which began with
+        a read and has written nothing, a look at what is to be relied on, or the main thread's own read. A gateway that
+        only wants to know whether its reply is the last message reads, and does no more."""
+        place = self._places.get(transcript)
+        cycle = None if place is None else place.cycles.get(actor.process)
+        if cycle is None or WRITE in cycle.shape or MAIN_WRITE in cycle.shape:
+            return False
+        if kind is Kind.OPEN_READ:
+            return actor.main and not cycle.kin(actor) and cycle.begun
+        return cycle.kin(actor) and READ in cycle.shape and LOOK not in cycle.shape
+
+    def reads_first(self, transcript: bytes, actor: Actor) -> bool:
+        """Whether *actor*, who opens the transcript to read, does so first of all in its process's lock cycle."""
+        place = self._places.get(transcript)
+        cycle = None if place is None else place.cycles.get(actor.process)
+        return (
+            cycle is not None and cycle.kin(actor) and cycle.shape in ("", LOOK)
+        )  # the look is that of the open
+
+    def relied_on(self, transcript: bytes, actor: Actor) -> bool:
+        """Whether another process than *actor*'s is at work under the transcript's lock: what it has read there it
+        relies on until it lets go, although no fence is open yet."""
+        place = self._places.get(transcript)
+        if place is None or place.holder is None or place.holder.process == actor.process:
+            return False
+        cycle = place.cycles.get(place.holder.process)
+        return cycle is not None and cycle.begun
+
+    def held(self, transcript: bytes) -> bool:
+        """Whether somebody who lives has the lock file."""
+        place = self._places.get(transcript)
+        return place is not None and place.holder is not None
+
+    def moved(self, transcript: bytes) -> None:
+        """The guard itself has changed the file: what was known of its state is no measure any more."""
+        place = self._places.get(transcript)
+        if place is not None:
+            place.known = None
 
     def watches(self, transcript: bytes) -> bool:
         """Whether anything but a new cycle matters to *transcript* now; if not, no other event needs to be made."""
@@ -237,15 +324,18 @@ class Machine:
         kind, actor = event.kind, event.actor
         cycle = place.cycles.get((actor[0], actor[1])) if kind is not Kind.UNSEEN else None
         known = place.known
-        missed = place.missed(event)
+        missed = None if event.aside or event.staged else place.missed(event)
         if missed is not None:
             self._change(place, missed, None)
         if kind is Kind.LOOK:
             if cycle is not None and event.after is not None and cycle.kin(actor):
                 look = cycle.look(actor, event.after, event.mono, event.wall)
                 fence = place.any_fence(actor.process)
-                if fence is not None and not fence.expects(look) and len(cycle.looks) < 4:
-                    look.before = fence.changes.copy()
+                if fence is not None and len(cycle.looks) < 4:
+                    if not fence.expects(look):
+                        look.before = fence.changes.copy()
+                    elif fence.changes.staged is not None:
+                        look.staged = fence.changes.staged.copy()
             elif actor.main and event.after is not None:
                 fence = place.any_fence(actor.process)
                 if fence is not None:
@@ -279,7 +369,7 @@ class Machine:
         if cycle is None or not (cycle.kin(actor) or (actor.main and cycle.begun and not cycle.over)):
             return
         cycle.note(WRITE if cycle.kin(actor) else MAIN_WRITE, actor.tid)
-        if actor.main and serving:
+        if actor.main and serving and not event.side:
             cycle.wrote(event.records, leaf)
 
 

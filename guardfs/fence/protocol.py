@@ -7,7 +7,7 @@ from enum import Enum
 from typing import ClassVar, Protocol
 
 from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, READ, WRITE, Cycle
-from guardfs.fence.events import Kind
+from guardfs.fence.events import CHANGES, Actor, Kind
 
 
 class Reading(Enum):
@@ -28,7 +28,9 @@ class FenceProtocol(Protocol):
 
     begins, ends: kinds of events. `read` is asked when a cycle has ended (or its end cannot be seen any more);
     fenced: its process has a fence on the transcript. `bystander` is asked while it runs: whether it has already
-    shown itself to be another lane's, not the owner's.
+    shown itself to be another lane's, not the owner's. `owns` says of an operation by the process of a fence's owner
+    whether it is the owner's or another lane's; holds: in a lock cycle that is the owner's, as far as it tells;
+    continues: whether what is written goes on from the owner's last record, None where nobody knows.
     """
 
     name: ClassVar[str]
@@ -38,6 +40,14 @@ class FenceProtocol(Protocol):
     def read(self, cycle: Cycle, fenced: bool) -> Reading: ...
 
     def bystander(self, cycle: Cycle) -> bool: ...
+
+    def owns(
+        self, actor: Actor, kind: Kind, *, holds: bool, continues: bool | None, truncates: bool
+    ) -> bool: ...
+
+
+_MAIN_NEVER = frozenset({Kind.TRUNCATE, Kind.RENAME_AWAY, Kind.RENAME_OVER, Kind.UNLINK})
+"""What the main thread of a gateway does to a transcript never for the run itself."""
 
 
 class LockFile:
@@ -84,6 +94,21 @@ class LockFile:
         # A write of the main thread after the last look is another lane's, without the lock.
         return Reading.OPENED
 
+    def owns(self, actor: Actor, kind: Kind, *, holds: bool, continues: bool | None, truncates: bool) -> bool:
+        """A run appends by the main thread, under its own lock, or past it on from its own last record. Pool threads
+        append for mirrors, which may share the run's lock cycle. A run never takes its transcript's name away, nor
+        empties it, by the main thread: that is `/new`, a reset, a compaction by lines, or the header that
+        `chat.inject` makes (the only ones that open with O_TRUNC)."""
+        if kind not in CHANGES:
+            return True
+        if kind is Kind.APPEND:
+            return actor.main or continues is not False if holds else actor.main and continues is True
+        if kind is Kind.CREATE:
+            return holds and actor.main and not truncates
+        if kind in _MAIN_NEVER:
+            return holds and not actor.main
+        return holds
+
 
 class NoFences:
     """``none``: nobody fences."""
@@ -97,6 +122,9 @@ class NoFences:
 
     def bystander(self, cycle: Cycle) -> bool:
         return False
+
+    def owns(self, actor: Actor, kind: Kind, *, holds: bool, continues: bool | None, truncates: bool) -> bool:
+        return True
 
 
 PROTOCOLS: dict[str, FenceProtocol] = {each.name: each for each in (LockFile(), NoFences())}

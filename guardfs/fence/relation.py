@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from guardfs.fence.changes import is_mirror
 from guardfs.fence.cycle import Cycle
 from guardfs.fence.effects import Outcome
-from guardfs.fence.events import CHANGES, Actor, Kind
-from guardfs.fence.fence import Place, goes_on
+from guardfs.fence.events import Actor, Kind
+from guardfs.fence.fence import Fence, Place, goes_on
 from guardfs.fence.protocol import FenceProtocol
 from guardfs.policy.model import FenceRelation
 from guardfs.transcript.meta import RecordMeta
 
 
+class Standing(NamedTuple):
+    """How one operation stands to the fences of its transcript.
+
+    fenced: a fence is open. own: its process has a fence of its own, open or closed by the idle timeout. owners: the
+    operation is that fence's owner's, not another lane's of the same process. cycle: its process is in a lock cycle.
+    """
+
+    fenced: bool = False
+    own: bool = False
+    owners: bool = False
+    cycle: bool = False
+
+
+NO_FENCE = Standing()
+
+
 def relate(
-    place: Place, actor: Actor, kind: Kind, records: tuple[RecordMeta, ...], protocol: FenceProtocol
+    place: Place,
+    actor: Actor,
+    kind: Kind,
+    records: tuple[RecordMeta, ...],
+    protocol: FenceProtocol,
+    truncates: bool = False,
 ) -> Outcome:
     """The relation of one operation to *place*'s fences, of which there is at least one. Changes nothing."""
     first = place.fences[0]
@@ -27,9 +50,28 @@ def relate(
     continues = False
     if facts.process == process:
         continues = bool(records) and goes_on(records, place.leaf(first))
-        if _is_owners(place, actor, kind, records, continues, protocol):
+        if _is_owners(place, first, actor, kind, records, protocol, truncates):
             relation = "own"
     return Outcome(relation, facts.token, facts.lane, own_token, continues)
+
+
+def standing(
+    place: Place,
+    actor: Actor,
+    kind: Kind,
+    records: tuple[RecordMeta, ...],
+    protocol: FenceProtocol,
+    truncates: bool = False,
+) -> Standing:
+    """The same, seen from the process's own fence, whether it is the oldest one or not."""
+    process = (actor[0], actor[1])
+    own = place.any_fence(process)
+    return Standing(
+        bool(place.fences),
+        own is not None,
+        own is not None and _is_owners(place, own, actor, kind, records, protocol, truncates),
+        process in place.cycles,
+    )
 
 
 def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:
@@ -39,22 +81,22 @@ def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:
 
 def _is_owners(
     place: Place,
+    fence: Fence,
     actor: Actor,
     kind: Kind,
     records: tuple[RecordMeta, ...],
-    continues: bool,
     protocol: FenceProtocol,
+    truncates: bool,
 ) -> bool:
-    """Whether what a thread of the owner's process does is the owner's. A change is, under its own lock, or when
-    the main thread goes on from the owner's last record; all else is, too; unless the running cycle has shown
-    itself to be another lane's, or the owner has not looked yet, or it is a delivery that has joined the cycle."""
+    """Whether what a thread of the owner's process does is the owner's: never in a cycle that has shown itself to be
+    another lane's, nor if it is a delivery that has joined the owner's; beyond that the protocol tells."""
     cycle = place.cycles.get((actor[0], actor[1]))
+    holds = False
     if cycle is not None and serves(cycle, actor, protocol):
         if cycle.kin(actor) and records and is_mirror(records[0]):
             return False
-    elif cycle is not None:
-        if cycle.kin(actor):
-            return False
-        cycle = None
-    holds = cycle is not None and not cycle.orphan
-    return holds or kind not in CHANGES or (continues and actor.main)
+        holds = not cycle.orphan
+    elif cycle is not None and cycle.kin(actor):
+        return False
+    continues = goes_on(records, place.leaf(fence)) if records else None
+    return protocol.owns(actor, kind, holds=holds, continues=continues, truncates=truncates)

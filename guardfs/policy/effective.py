@@ -8,9 +8,6 @@ import msgspec
 
 from guardfs.policy.model import Level, Mode, Policy, bytes_of
 
-ENFORCES = False
-"""Whether this version can enforce. It records: rules are tried, and what they would have done is logged."""
-
 
 class Overrides(msgspec.Struct, frozen=True, omit_defaults=True):
     """Options of the command line; None: not given, the policy's value counts. max_bytes: bytes."""
@@ -49,16 +46,6 @@ def effective(policy: Policy, over: Overrides) -> Effective:
         max_bytes=choose(over.max_bytes, bytes_of(audit.max_size)),
         keep=choose(over.keep, audit.keep),
     )
-
-
-def beyond(settings: Effective) -> tuple[str, str] | None:
-    """What this version cannot do of *settings*, and the mend; None if it can do all."""
-    if settings.mode == "enforce" and not ENFORCES:
-        return (
-            'mode = "enforce": this version of guardfs records and cannot enforce',
-            'say mode = "record", or give --mode record; the log shows as `would` what each rule would have done',
-        )
-    return None
 
 
 def unchangeable(now: Effective, wanted: Effective, policy: Policy, other: Policy) -> tuple[str, str] | None:

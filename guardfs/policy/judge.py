@@ -12,16 +12,17 @@ from typing import NamedTuple
 
 from guardfs.audit.event import FenceMark, Kind
 from guardfs.fence.effects import NONE, Effect, Outcome
-from guardfs.fence.events import Actor, Event, process_exit, tick
+from guardfs.fence.events import Actor, Event, ProcessKey, process_exit, tick
 from guardfs.fence.events import Kind as Happened
 from guardfs.fence.feed import Feed, Happening, Step
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.lockfile import LockHolder
 from guardfs.fence.machine import Machine
+from guardfs.fence.relation import Standing
 from guardfs.lanes.writer import Writer
 from guardfs.policy.decide import Decider
 from guardfs.policy.facts import Decision, Facts, operation_class
-from guardfs.policy.model import FileClass, LockRelation, OperationClass, seconds
+from guardfs.policy.model import FenceRelation, FileClass, LockRelation, OperationClass, seconds
 from guardfs.transcript.meta import RecordMeta
 from guardfs.transcript.names import NameRules
 
@@ -46,14 +47,28 @@ class Judgement(NamedTuple):
     effects: tuple[Effect, ...] = ()
 
 
+class Ruling(NamedTuple):
+    """What the policy says of an operation that is still to be done. relation: also ``other`` while another process is
+    at work under the lock. mark: the fence that is open, None if there is none."""
+
+    decision: Decision
+    relation: FenceRelation
+    continues: bool
+    standing: Standing
+    lock: LockRelation
+    process: ProcessKey
+    mark: FenceMark | None = None
+
+
 class Judge:
     """Decides by the policy in force; `use` puts another one in its place, between two operations.
 
-    token_floor: no fencing token up to this one is given again. Not thread-safe.
+    token_floor: no fencing token up to this one is given again. enforces: what it says is done. Not thread-safe.
     """
 
     def __init__(self, decider: Decider, names: NameRules, token_floor: int = 0) -> None:
         self._claims: OrderedDict[tuple[int, int, bytes], str] = OrderedDict()
+        self.enforces = False
         fence = decider.policy.fence
         self.machine = Machine(
             protocol=fence.protocol, idle_timeout_ns=int(seconds(fence.idle_timeout) * 1e9)
@@ -66,9 +81,11 @@ class Judge:
         """From now on decide by *decider*; *names* are those of the same policy. Open fences stay. The fence protocol
         is that of the first policy (`unchangeable`)."""
         self.decider = decider
+        self.denies = any(rule.verdict == "deny" for rule in decider.policy.rules)
         self._feed.use(names)
         self.registry = decider.policy.transcripts.registry.encode("utf-8", "surrogateescape")
         self.idle_timeout = seconds(decider.policy.fence.idle_timeout)
+        self.linger_ns = int(seconds(decider.policy.fence.linger) * 1e9)
         self.machine.set_idle_timeout(int(self.idle_timeout * 1e9))
         self.hits = [0] * (
             len(decider.policy.rules) + 1
@@ -76,21 +93,71 @@ class Judge:
 
     # ---- operations
 
-    def judge(self, writer: Writer, happening: Happening) -> Judgement:
-        """What the policy says of an operation by *writer* on a transcript or lock, and what that did to the fences."""
+    def actor(self, writer: Writer, lane: str = "") -> Actor:
+        """*writer* as fences know it."""
         process = writer.process
         tgid, start = (writer.tgid, 0) if process is None else (process.tgid, process.start)
+        return Actor(tgid, start, writer.tid, writer.main, lane)
+
+    def standing(self, writer: Writer, transcript: bytes, kind: Happened) -> Standing:
+        """How an operation of *kind* by *writer* would stand to the fence of its own process."""
+        return self.machine.standing(transcript, self.actor(writer), kind)
+
+    def lane(self, writer: Writer, transcript: bytes) -> str:
+        """The lane of a look by *writer*."""
+        return self.decider.decide(Facts(writer, "look", "transcript", transcript)).lane
+
+    def rule(
+        self,
+        writer: Writer,
+        transcript: bytes,
+        kind: Happened,
+        operation: OperationClass,
+        *,
+        path: bytes | None = None,
+        to: bytes | None = None,
+        records: tuple[RecordMeta, ...] = (),
+        truncates: bool = False,
+    ) -> Ruling:
+        """What is to become of an operation on *transcript* that has not been done. path, to: of a rename or link."""
+        actor, machine = self.actor(writer), self.machine
+        outcome = machine.relate(transcript, actor, kind, records, truncates)
+        standing = machine.standing(transcript, actor, kind, records, truncates)
+        lock = machine.lock(transcript, actor)
+        claim = self._claims.get((*actor.process, transcript)) if self._claims else None
+        relation = outcome.relation
+        if relation == "none" and machine.relied_on(transcript, actor):
+            relation = "other"
+        decision = self.decider.decide(
+            Facts(
+                writer,
+                operation,
+                "transcript",
+                transcript if path is None else path,
+                to,
+                records[0] if records else None,
+                relation,
+                "owner" if outcome.continues else None,
+                lock,
+                claim,
+            )
+        )
+        mark = self._mark(outcome)
+        return Ruling(decision, relation, outcome.continues, standing, lock, actor.process, mark)
+
+    def judge(self, writer: Writer, happening: Happening) -> Judgement:
+        """What the policy says of an operation by *writer* on a transcript or lock, and what that did to the fences."""
         path, kind, records = happening.path, happening.kind, happening.records
         transcript = self._feed.transcript_of(path) if kind is Kind.LOCK else path
         machine = self.machine
         lock: LockRelation = "free"
         before = NONE
         steps = self._feed.steps(happening)
+        actor = self.actor(writer)
         if machine.watches(transcript) or happening.to is not None:
-            actor = Actor(tgid, start, writer.tid, writer.main, "")
             lock = machine.lock(transcript, actor)
-            before = self._relation(steps, transcript, actor, records)
-        claim = self._claims.get((tgid, start, transcript)) if self._claims else None
+            before = self._relation(steps, transcript, actor, records, happening.truncates)
+        claim = self._claims.get((*actor.process, transcript)) if self._claims else None
         decision = self.decider.decide(
             Facts(
                 writer,
@@ -108,9 +175,12 @@ class Judge:
         self.hits[decision.index] += 1
         effects: tuple[Effect, ...] = ()
         if steps:
-            actor = Actor(tgid, start, writer.tid, writer.main, decision.lane)
+            actor = actor._replace(lane=decision.lane)
             for step, name, old, new, to in steps:
-                event = Event(step, name, actor, happening.mono, happening.wall, old, new, records, to)
+                event = Event(
+                    step, name, actor, happening.mono, happening.wall, old, new, records, to, 0,
+                    happening.staged, happening.side, happening.aside, happening.truncates,
+                )  # fmt: skip
                 effects += machine.apply(event).effects
         return Judgement(decision, self._mark(before), lock, claim, effects)
 
@@ -125,14 +195,19 @@ class Judge:
         return decision
 
     def _relation(
-        self, steps: Sequence[Step], transcript: bytes, actor: Actor, records: tuple[RecordMeta, ...]
+        self,
+        steps: Sequence[Step],
+        transcript: bytes,
+        actor: Actor,
+        records: tuple[RecordMeta, ...],
+        truncates: bool,
     ) -> Outcome:
         """How the operation stands to the fences before it; of a rename to those of both names, a foreign one first."""
         if not steps:
             return self.machine.relate(transcript, actor, Happened.LOOK)
         found = NONE
         for kind, name, *_ in steps:
-            outcome = self.machine.relate(name, actor, kind, records)
+            outcome = self.machine.relate(name, actor, kind, records, truncates)
             if found.relation == "none" or outcome.relation == "other":
                 found = outcome
         return found

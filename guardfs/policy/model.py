@@ -170,14 +170,21 @@ class Fence(_Table, frozen=True):
     """How fences are recognised, and how long they last.
 
     protocol: "lock-file": by the lock cycles of the owner (design, section 5); "none": there are no fences.
-    idle_timeout: silence of an owner after which its fence closes. wait_timeout, on_timeout: how long a `wait` holds an
-    open, and what becomes of it then.
+    idle_timeout: silence of an owner after which its fence closes. linger: how long branches wait after the fence has
+    closed, so that the agent finds its own reply last when it looks once more; whoever begins a turn does not wait.
+    wait_timeout, on_timeout: how long a `wait` holds an open, and what becomes of it then. max_waiting: threads of one
+    process that may be held at a time. max_branch, max_staged: bytes of one branch and of all that are kept in the
+    state directory; what would go beyond is not staged, and goes through.
     """
 
     protocol: Literal["lock-file", "none"] = "lock-file"
     idle_timeout: Duration = "15m"
+    linger: Duration = "0s"
     wait_timeout: Duration = "30s"
     on_timeout: Literal["allow", "stage", "deny"] = "stage"
+    max_waiting: Annotated[int, Meta(ge=0, le=1000)] = 1
+    max_branch: Size = "64M"
+    max_staged: Size = "1G"
 
 
 class Claims(_Table, frozen=True):

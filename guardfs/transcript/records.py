@@ -58,6 +58,7 @@ class Assembler:
         self._open: OrderedDict[Hashable, _Open] = OrderedDict()
         self._max_record = max_record
         self._max_held = max_held
+        self.format = format
         self._parse = format.parse
         self._peek = format.peek
         self._head = min(PEEK, max_record)

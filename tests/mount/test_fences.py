@@ -2,87 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartGuard
+from tests.support.agent import NAME, Agent, record
 from tests.support.guard import Event, Guard
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.mount
-
-NAME = "fb87a1b2-0000-4000-8000-000000000001.jsonl"
-
-
-def record(record_id: str, parent: str | None, role: str = "user") -> bytes:
-    fields = {
-        "type": "message",
-        "id": record_id,
-        "parentId": parent,
-        "message": {"role": role, "content": "hi"},
-    }
-    return json.dumps(fields).encode() + b"\n"
-
-
-def on_pool_thread(work: Callable[[], object]) -> None:
-    """As the gateway's file work is done: not by the main thread."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-
-
-class Agent:
-    """Keeps to the protocol of OpenClaw 2026.5.20 (protocol page, section 3), in this process."""
-
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / NAME
-        self.lock = directory / f"{NAME}.lock"
-        self.leaf: str | None = None
-
-    def _take(self) -> None:
-        descriptor = os.open(self.lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        os.write(descriptor, b'{"pid":%d}' % os.getpid())
-        os.close(descriptor)
-
-    def cycle(self, *steps: Callable[[], object]) -> None:
-        """One lock cycle with *steps* on pool threads; a step named `append` is the main thread's."""
-        on_pool_thread(self._take)
-        for step in steps:
-            if step is self.append:
-                step()
-            else:
-                on_pool_thread(step)
-        on_pool_thread(self.lock.unlink)
-
-    def read(self) -> bytes:
-        return self.path.read_bytes() if self.path.exists() else b""
-
-    def look(self) -> object:
-        try:
-            return self.path.stat()
-        except FileNotFoundError:
-            return None
-
-    def append(self) -> None:
-        parent, self.leaf = self.leaf, f"{int(self.leaf or '0', 16) + 1:08x}"
-        with self.path.open("ab", buffering=0) as file:
-            file.write(record(self.leaf, parent))
-
-    def begin(self) -> None:
-        self.cycle(self.read, self.append, self.look)
-
-    def delta(self) -> None:
-        self.cycle(self.look, self.append, self.look)
-
-    def end(self) -> None:
-        self.cycle(self.look)
 
 
 def fences(guard: Guard) -> list[Event]:

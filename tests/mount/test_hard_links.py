@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from tests.conftest import StartGuard
-from tests.mount.test_fences import NAME, Agent, fences
+from tests.mount.test_fences import fences
+from tests.support.agent import NAME, Agent
 from tests.support.guard import GUARDFS, Guard
 
 pytestmark = pytest.mark.mount

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartGuard
-from tests.mount.test_fences import NAME, Agent, by_another_process, record
+from tests.mount.test_fences import by_another_process
+from tests.support.agent import NAME, Agent, record
 from tests.support.guard import GUARDFS, Guard
 
 pytestmark = pytest.mark.mount
