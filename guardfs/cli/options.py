@@ -12,7 +12,7 @@ import click
 
 from guardfs.errors import GuardError
 from guardfs.mount.config import PolicyOptions
-from guardfs.policy.effective import Overrides, beyond, effective
+from guardfs.policy.effective import Overrides
 from guardfs.state.directory import RESERVED, default_state_dir
 from guardfs.supervise import places
 from guardfs.supervise.supervisor import Settings, say
@@ -153,7 +153,4 @@ def _policy(options: dict[str, Any], sessions: str) -> PolicyOptions:
         max_bytes=options["audit_size"],
         keep=options["audit_keep"],
     )
-    cannot = beyond(effective(loaded.policy, over))
-    if cannot is not None:
-        raise GuardError(f"{loaded.source}: {cannot[0]}", cannot[1])
     return PolicyOptions(loaded.policy, loaded.source, None if loaded.shipped else path, loaded.digest, over)

@@ -42,6 +42,9 @@ _ctx.restype = ctypes.c_void_p
 _reply_err = _libfuse.fuse_reply_err
 _reply_err.argtypes = (ctypes.c_void_p, ctypes.c_int)
 _reply_err.restype = ctypes.c_int
+_interrupted = _libfuse.fuse_req_interrupted
+_interrupted.argtypes = (ctypes.c_void_p,)
+_interrupted.restype = ctypes.c_int
 _version = _libfuse.fuse_pkgversion
 _version.restype = ctypes.c_char_p
 
@@ -57,6 +60,11 @@ def caller_of(container: object) -> Caller:
 def reply_error(request: int, errno: int) -> None:
     """Answer a request with an error, past pyfuse3; only for one that has not been answered."""
     _reply_err(request, errno)
+
+
+def interrupted(request: int | None) -> bool:
+    """Whether the caller of *request*, which is not answered yet, has been sent a signal meanwhile."""
+    return request is not None and _interrupted(request) != 0
 
 
 def libfuse_version() -> str:

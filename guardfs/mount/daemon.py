@@ -37,15 +37,20 @@ from guardfs.mount.fences import FenceKeeper
 from guardfs.mount.filesystem import FileSystem, Operations
 from guardfs.mount.layout import check_layout
 from guardfs.mount.loop import RequestLoop
+from guardfs.mount.merging import Merger
+from guardfs.mount.recovery import recover
 from guardfs.mount.reload import PolicyKeeper
 from guardfs.mount.selfcheck import prove_attribution
 from guardfs.mount.sessions import Sessions
 from guardfs.mount.status import Status
+from guardfs.mount.views import Views
 from guardfs.mount.watch import Invalidator, Watch
 from guardfs.policy.effective import effective
 from guardfs.policy.model import Policy
+from guardfs.state.branches import BranchStore
 from guardfs.state.directory import StateDirectory
 from guardfs.state.tokens import TokenStore
+from guardfs.transcript.formats import FORMATS
 from guardfs.transcript.names import NameRules
 
 log = logging.getLogger("guardfs")
@@ -107,6 +112,15 @@ class Daemon:
             audit_required=settings.required,
             in_memory=config.fstype in MEMORY,
         )
+        self.store = BranchStore(state.path)
+        format = FORMATS[config.policy.policy.transcripts.format]
+        self.merger = Merger(self.store, self.filesystem.below, format)
+        self.views = Views(self.filesystem, self.store, self.merger)
+        self.filesystem.views = self.views
+        self.filesystem.settled = self.views.changed
+        self.filesystem.format_changed = self.views.use
+        self.fences.ended = lambda effects: self.views.changed(b"", effects)
+        self.fences.ticked = self.views.everything_due
         self.dispatcher = Dispatcher(self.filesystem)
         self.invalidator = Invalidator()
         self.watch: Watch | None = None
@@ -172,6 +186,7 @@ class Daemon:
             options=msgspec.to_builtins(self.policy.settings),
             policy={"source": self.config.policy.source, "digest": self.config.policy.digest},
         )
+        self._recover()
         self._begin_watch(token.run_sync_soon)
         self.tokens.start()
         self._seed_locks()
@@ -186,7 +201,12 @@ class Daemon:
             self.dispatcher,
             self.watch,
             self.invalidator,
-            {"policy": self.policy.facts, "sessions": self.sessions.stats, "fences": self.fences.facts},
+            {
+                "policy": self.policy.facts,
+                "sessions": self.sessions.stats,
+                "fences": self.fences.facts,
+                "branches": self.views.facts,
+            },
         )
         self.filesystem.status = status.encode
         self.filesystem.status_of = self.fences.of
@@ -202,6 +222,22 @@ class Daemon:
                 nursery.cancel_scope.cancel()
         finally:
             self.dispatcher.remove()
+
+    def _recover(self) -> None:
+        """What a guard before this one has left on branches goes to where it belongs."""
+        for found in recover(self.store, self.merger, self.config.backing_fd, self.filesystem.below):
+            name = os.fsdecode(found.transcript)
+            facts: dict[str, object] = {"lane": found.lane}
+            if found.merged is None:
+                log.warning("%s: what %s wrote cannot be rebased yet: %s", name, found.lane, found.error)
+                facts["error"] = found.error
+            else:
+                facts.update(
+                    result=found.merged.result, bytes=found.merged.added, records=found.merged.records
+                )
+                if found.merged.result == "conflict":
+                    facts["file"] = os.fsdecode(found.merged.name)
+            self.audit.emit(Notice("recovered", time.time_ns(), facts, found.transcript))
 
     def _seed_locks(self) -> None:
         """Lock files that are there already: the mount was forced, or a dead agent left them."""
@@ -320,6 +356,7 @@ class Daemon:
                 os.close(handle.fd)
             except OSError:
                 pass
+        self.views.close()
         self._emit("stop", operations=dict(sorted(self.filesystem.operations.items())))
         self.audit.close()
 

@@ -93,6 +93,12 @@ class Descriptors:
         node.pinned = True
         self.pinned += 1
 
+    def give(self, node: Node, fd: int) -> None:
+        """*fd* is the pinned descriptor of *node* from now on, which has none: no name leads to its file."""
+        node.fd = fd
+        node.pinned = True
+        self.pinned += 1
+
     def drop(self, node: Node) -> None:
         """The kernel has forgotten *node*: close its descriptor."""
         if node is self._root or node.fd < 0:

@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -36,7 +37,8 @@ _SHOWN = 100
 
 
 class FenceKeeper:
-    """All about the fences of one mount that is not pure."""
+    """All about the fences of one mount that is not pure. ended: told what the end of a process, or the clock, did to
+    fences; ticked: called now and then."""
 
     def __init__(self, judge: Judge, audit: AuditLog, tokens: TokenStore) -> None:
         self._judge = judge
@@ -44,7 +46,9 @@ class FenceKeeper:
         self._tokens = tokens
         self._watched: set[ProcessKey] = set()
         self._nursery: trio.Nursery | None = None
-        self._opened = self._lost = self._forgotten = 0
+        self._opened = self._lost = self._saved = self._forgotten = 0
+        self.ended: Callable[[tuple[Effect, ...]], None] = lambda effects: None
+        self.ticked: Callable[[], object] = lambda: None
 
     def start(self, nursery: trio.Nursery) -> None:
         """Begin to keep the time."""
@@ -60,6 +64,7 @@ class FenceKeeper:
                 self._tokens.given(effect.fence.token)
             elif isinstance(effect, Incident):
                 self._lost += effect.lost
+                self._saved += not effect.lost
             elif isinstance(effect, Forgotten):
                 self._forgotten += 1
             notice = notice_of(effect)
@@ -69,7 +74,7 @@ class FenceKeeper:
             self._watch((writer.process.tgid, writer.process.start))
 
     def facts(self) -> dict[str, Any]:
-        """For `status`. opened, lost, forgotten: since the mount; age_ms, silent_ms: of each open fence."""
+        """For `status`. opened, incidents, saved, forgotten: since the mount; age_ms, silent_ms: of each open fence."""
         mono = time.monotonic_ns()
         machine = self._judge.machine
         shown: list[dict[str, Any]] = []
@@ -82,6 +87,7 @@ class FenceKeeper:
             "transcripts": machine.places,
             "opened": self._opened,
             "incidents": self._lost,
+            "saved": self._saved,
             "forgotten": self._forgotten,
             "watched": len(self._watched),
             "list": shown,
@@ -124,16 +130,19 @@ class FenceKeeper:
             log.exception("internal error at the end of process %d", process[0])
             return
         self.changed(None, effects)
+        self.ended(effects)
 
     async def _tick(self) -> None:
         while True:
-            await trio.sleep(min(TICK, self._judge.idle_timeout / 4))
+            await trio.sleep(min(TICK, self._judge.idle_timeout / 4, self._judge.linger_ns / 2e9 or TICK))
             try:
                 effects = self._judge.tick(time.monotonic_ns(), time.time_ns())
             except Exception:
                 log.exception("internal error in the fences' clock")
                 continue
             self.changed(None, effects)
+            self.ended(effects)
+            self.ticked()
 
 
 def _shown(view: FenceView) -> dict[str, Any]:

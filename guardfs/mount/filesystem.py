@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pyfuse3
 import trio
 
+from guardfs.mount.caller import interrupted
 from guardfs.mount.dispatch import detach
-from guardfs.mount.operations.core import Later
-from guardfs.mount.operations.listing import Listings
+from guardfs.mount.operations.core import Held, Later
+from guardfs.mount.operations.enforced import Enforced
 
 _THREADS = 16
 """Blocking calls (fsync, reads from the disk) under way at once. More would only wait for the same disk."""
 
+_LOOK_SECONDS = 0.02
+"""How often a call that waits for a fence looks whether it may go on, or its caller is gone."""
 
-class FileSystem(Listings):
+
+class FileSystem(Enforced):
     """All operations."""
 
 
@@ -35,6 +40,8 @@ def _served(name: str) -> Callable[..., Any]:
             result = getattr(filesystem, name)(*args)
             if result.__class__ is Later:
                 return await self.finish(result)
+            if result.__class__ is Held:
+                return await self.hold(result)
             return result
         except OSError as error:
             raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
@@ -71,6 +78,25 @@ class Operations(pyfuse3.Operations):
                 later.failed(error)
             raise
         return later.then(result)
+
+    async def hold(self, held: Held) -> Any:
+        """Let other requests in until the wait is over; the caller may leave at any time."""
+        await detach()
+        try:
+            deadline = trio.current_time() + held.seconds
+            while not held.over():
+                if interrupted(held.request):
+                    raise OSError(errno.EINTR, os.strerror(errno.EINTR))
+                if trio.current_time() >= deadline:
+                    break
+                await trio.sleep(_LOOK_SECONDS)
+        finally:
+            held.left()
+        result = held.then(not held.over())
+        return await self._rest(result) if result.__class__ is Later else result
+
+    async def _rest(self, later: Later) -> Any:
+        return later.then(await trio.to_thread.run_sync(later.work, limiter=self._threads))
 
     def init(self) -> None:
         """Nothing to do: the handshake is the supervisor's."""

@@ -15,6 +15,7 @@ from typing import Any
 import pyfuse3
 
 from guardfs.errors import GuardError
+from guardfs.fence.fingerprint import Fingerprint
 
 _MEND = "install the pyfuse3 version in the project's lock file"
 
@@ -143,6 +144,17 @@ class Entry:
         attributes.st_ctime_ns = st.st_ctime_ns
         attributes.entry_timeout = entry_timeout
         attributes.attr_timeout = attr_timeout
+        return attributes
+
+    def show(self, shown: Fingerprint) -> pyfuse3.EntryAttributes:
+        """Of what was filled in, report another inode, size (bytes) and times."""
+        attributes, node = self.attributes, self._node.value
+        attributes.st_ino = shown.ino
+        self._node.value = node
+        attributes.st_size = shown.size
+        attributes.st_blocks = -(-shown.size // 512)
+        attributes.st_mtime_ns = shown.mtime_ns
+        attributes.st_ctime_ns = shown.ctime_ns
         return attributes
 
     def unknown(self, inode: int) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Protocol
 
 from guardfs.audit.event import Kind
+from guardfs.fence.fingerprint import Fingerprint
 
 ROOT_ID = 1
 
@@ -24,18 +26,37 @@ not make is an unseen writer's.
 _FORGOTTEN = 1024
 
 
+class File:
+    """What is known of one file below, whatever the nodes that lead to it."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        self.seen: Seen | None = None
+
+
+class View(Protocol):
+    """A view of a transcript that is not simply the file."""
+
+    def shown(self, real: Fingerprint) -> Fingerprint:
+        """What is shown of the file in the state *real*."""
+
+
 class Node:
     """One file that the kernel knows.
 
     names: (parent node, name) pairs under which it was looked up; empty once unlinked. nlookup: the kernel's
     references. fd: an O_PATH descriptor, or -1. pinned: the descriptor must stay, for no name leads to the
     file any more. opened: open handles that hold a real descriptor.
-    setid: the mode has a set-id bit. watched: a directory in which changes are announced.
+    setid: the mode has a set-id bit. watched: a directory in which changes are announced. file: what is known of the
+    file itself, shared by the nodes that are views of it. view: which view of a transcript it is, None where there is
+    but one.
     """
 
     __slots__ = (
         "dev",
         "fd",
+        "file",
         "id",
         "ino",
         "is_dir",
@@ -44,8 +65,8 @@ class Node:
         "nlookup",
         "opened",
         "pinned",
-        "seen",
         "setid",
+        "view",
         "watched",
     )
 
@@ -60,9 +81,19 @@ class Node:
         self.fd = -1
         self.pinned = False
         self.opened: list[int] = []
-        self.seen: Seen | None = None
+        self.file = File()
+        self.view: View | None = None
         self.setid = False
         self.watched = False
+
+    @property
+    def seen(self) -> Seen | None:
+        """What was last seen of the file."""
+        return self.file.seen
+
+    @seen.setter
+    def seen(self, seen: Seen | None) -> None:
+        self.file.seen = seen
 
     def path(self) -> bytes:
         """The path below the mount, by the latest name; "." for the root, the last name with a marker if
@@ -98,6 +129,8 @@ class NodeTable:
         self._by_inode: dict[tuple[int, int], Node] = {(root.st_dev, root.st_ino): self.root}
         self._entries: dict[tuple[int, bytes], Node] = {}
         self._forgotten: OrderedDict[tuple[int, int], Seen | None] = OrderedDict()
+        self.shared: dict[tuple[int, int], File] = {}
+        """Files to which a node leads that is no name's: what is known of them, for a node that is made for one."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -134,12 +167,22 @@ class NodeTable:
         if node is None or node.is_dir != is_dir:
             node = Node(self._next, st.st_dev, st.st_ino, kind, is_dir=is_dir)
             self._next += 1
+            if self.shared:
+                node.file = self.shared.get(key, node.file)
             self._by_id[node.id] = node
             self._by_inode[key] = node
             self._forgotten.pop(key, None)
         node.nlookup += 1
         node.setid = st.st_mode & 0o6000 != 0
         self.name(node, parent, name, kind)
+        return node
+
+    def alias(self, parent: Node, name: bytes, dev: int, ino: int, kind: Kind) -> Node:
+        """A further node for what *name* in *parent* means to some: a view. No name leads to it but by who asks."""
+        node = Node(self._next, dev, ino, kind, is_dir=False)
+        self._next += 1
+        self._by_id[node.id] = node
+        node.names.append((parent, name))
         return node
 
     def name(self, node: Node, parent: Node, name: bytes, kind: Kind) -> None:

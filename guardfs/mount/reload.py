@@ -18,7 +18,7 @@ from guardfs.audit.log import AuditLog
 from guardfs.mount.config import PolicyOptions
 from guardfs.mount.filesystem import FileSystem
 from guardfs.policy.decide import Decider
-from guardfs.policy.effective import Effective, beyond, effective, unchangeable
+from guardfs.policy.effective import Effective, effective, unchangeable
 from guardfs.policy.follow import Follower
 from guardfs.policy.judge import Judge
 from guardfs.policy.model import Policy
@@ -43,6 +43,7 @@ class PolicyKeeper:
         self.settings: Effective = effective(options.policy, options.over)
         decider, names = Decider(options.policy, ids), NameRules(options.policy.transcripts)
         self.judge = Judge(decider, names, token_floor)
+        self.judge.enforces = self.settings.mode == "enforce"
         self.changed: Callable[[Policy], None] = lambda policy: None
         self._options = options
         self._audit = audit
@@ -79,7 +80,7 @@ class PolicyKeeper:
 
     def _loaded(self, policy: Policy, digest: str, warnings: Sequence[Problem]) -> None:
         settings = effective(policy, self._options.over)
-        cannot = beyond(settings) or unchangeable(self.settings, settings, self.policy, policy)
+        cannot = unchangeable(self.settings, settings, self.policy, policy)
         if cannot is not None:
             raise PolicyError(self._options.source, [Problem(None, None, "", *cannot)], digest=digest)
         for problem in warnings:
@@ -122,6 +123,7 @@ class PolicyKeeper:
         assert filesystem is not None
         old, before = self.digest, self.policy
         self.judge.use(decider, names)
+        self.judge.enforces = settings.mode == "enforce"
         if policy.transcripts != before.transcripts:
             filesystem.reclassify(names)
         filesystem.audit_required = settings.required

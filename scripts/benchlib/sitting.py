@@ -128,7 +128,8 @@ def _arguments(description: str) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds, tmpfs only")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default {ROUNDS}")
-    parser.add_argument("--only", metavar="A,B,...", help="plain, bindfs, loggedfs, mergerfs, guardfs")
+    names = "plain, bindfs, loggedfs, mergerfs, guardfs, unfenced, fenced, enforcing"
+    parser.add_argument("--only", metavar="A,B,...", help=names)
     parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), metavar="DIR")
     parser.add_argument(
         "--guard-options", default="", metavar="WORDS", help="further options of `guardfs mount`"

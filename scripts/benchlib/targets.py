@@ -123,14 +123,34 @@ def _guardfs(places: Places, options: list[str]) -> tuple[list[str], Path]:
     return [*command, "--state", state, "--audit", audit, *options], places.source()
 
 
+def _unfenced(places: Places, options: list[str]) -> tuple[list[str], Path]:
+    policy = places.logs / "unfenced.toml"
+    text = (Path(__file__).parents[2] / "policy/openclaw.toml").read_text()
+    policy.write_text(text.replace('protocol = "lock-file"', 'protocol = "none"'))
+    return _guardfs(places, ["--policy", str(policy), *options])
+
+
+def _fenced(places: Places, options: list[str]) -> tuple[list[str], Path]:
+    return _guardfs(places, ["--policy", "openclaw", *options])
+
+
+def _enforcing(places: Places, options: list[str]) -> tuple[list[str], Path]:
+    return _guardfs(places, ["--policy", "openclaw", "--mode", "enforce", *options])
+
+
 STARTS: dict[str, Start | None] = {
     "plain": None,
     "bindfs": _bindfs,
     "loggedfs": _loggedfs,
     "mergerfs": _mergerfs,
     "guardfs": _guardfs,
+    "unfenced": _unfenced,
+    "fenced": _fenced,
+    "enforcing": _enforcing,
 }
-OPTIONAL = {"mergerfs"}
+OPTIONAL = {"mergerfs", "unfenced", "fenced", "enforcing"}
+"""Left out unless they are asked for, or installed. The last three are guardfs with OpenClaw's policy: without fences,
+recording them, enforcing."""
 
 
 def choose(asked: list[str] | None) -> list[str]:

@@ -90,8 +90,9 @@ def wrong(events: Sequence[Event], played: Played, change: Event) -> list[str]:
     ]
     if not any(seconds_of(e) <= seconds_of(change) for e in own):
         found.append(f"no {culprit.op} event of this thread on the transcript")
-    if any(e["lane"] != culprit.lane for e in own[-1:]):
-        found.append(f"the operation's own event says lane {own[-1]['lane']}")
+    then = [e for e in own if seconds_of(e) <= seconds_of(change)]
+    if any(e["lane"] != culprit.lane for e in then[-1:]):
+        found.append(f"the operation's own event says lane {then[-1]['lane']}")
     return found
 
 

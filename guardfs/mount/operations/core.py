@@ -27,9 +27,10 @@ from guardfs.mount.caller import Caller, caller_of
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.layout import Entry
 from guardfs.mount.nodes import Node, NodeTable, Seen, seen_of
+from guardfs.policy.facts import Decision
 from guardfs.policy.judge import Judge, Judgement
-from guardfs.policy.model import OperationClass
-from guardfs.transcript.formats import FORMATS
+from guardfs.policy.model import OperationClass, Verdict
+from guardfs.transcript.formats import FORMATS, Format
 from guardfs.transcript.names import NameRules
 from guardfs.transcript.records import Assembler, RecordMeta
 
@@ -73,6 +74,37 @@ class Later(msgspec.Struct):
     failed: Callable[[OSError], None] | None = None
 
 
+class Held(msgspec.Struct):
+    """An answer that waits for another's doing: until *over* says so, *seconds* have passed, or the caller has been
+    interrupted; then *then* gives the answer, told whether it was in vain.
+
+    While it waits, other requests are answered: everything may have changed, and *then* begins anew.
+    """
+
+    over: Callable[[], bool]
+    seconds: float
+    request: int | None
+    then: Callable[[bool], Any]
+    left: Callable[[], None]
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What the enforcement has made of the operation that is being answered: see `Happening` and `Operation`. decision:
+    the one that its branch was made by."""
+
+    verdict: Verdict = "allow"
+    staged: bool = False
+    side: bool = False
+    aside: bool = False
+    branch: int = 0
+    decision: Decision | None = None
+
+
+ASIDE = Mark(aside=True)
+UNSEEN = Mark(aside=True)
+"""The kernel has asked twice for one look of the agent's: nothing is told of the second time."""
+
+
 class _Noted(msgspec.Struct, gc=False):
     """One operation between its answer and its judgement: see `Core.note`."""
 
@@ -92,7 +124,9 @@ class _Noted(msgspec.Struct, gc=False):
     replaced: Fingerprint | None
     writes: bool
     fenced: bool
+    truncates: bool
     wanted: bool
+    mark: Mark
     more: dict[str, Any]
 
 
@@ -107,11 +141,14 @@ class Handle:
     """An open file. append: O_APPEND, so a write lands at the end whatever its offset. sync: what brings each write to
     the disk (O_SYNC: fsync, O_DSYNC: fdatasync), or None."""
 
-    __slots__ = ("append", "fd", "node", "sync", "writable")
+    __slots__ = ("append", "fd", "flags", "live", "node", "sync", "torn", "writable")
 
     def __init__(self, fd: int, node: Node, flags: int) -> None:
         self.fd = fd
         self.node = node
+        self.flags = flags
+        self.live: Any = None  # the branch that it reads and writes (`guardfs.mount.views.Live`)
+        self.torn = False  # the last write ended in the middle of a record
         self.append = flags & os.O_APPEND != 0
         self.sync: str | None = None
         if flags & os.O_SYNC == os.O_SYNC:
@@ -119,6 +156,9 @@ class Handle:
         elif flags & os.O_DSYNC:
             self.sync = "fdatasync"
         self.writable = flags & os.O_ACCMODE != os.O_RDONLY
+
+
+UNMARKED = Mark()
 
 
 class Core:
@@ -173,6 +213,9 @@ class Core:
         self.forget_node: Callable[[int], None] = lambda node: None
         self.status: Callable[[], bytes] = lambda: b"{}"
         self.status_of: Callable[[bytes], bytes] = lambda transcript: b"{}"
+        self.mark = UNMARKED
+        self.format_changed: Callable[[Format], None] = lambda format: None
+        self.settled: Callable[[bytes, tuple[Effect, ...]], None] | None = None
 
     def node(self, node_id: int) -> Node:
         """The node that a request names; ESTALE if the guard does not know it."""
@@ -180,6 +223,10 @@ class Core:
         if node is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return node
+
+    def clock(self) -> int:
+        """Wall clock, ns since the epoch."""
+        return now()
 
     def caller(self) -> Caller:
         """The caller of the request that is being answered, where pyfuse3 does not say."""
@@ -192,6 +239,7 @@ class Core:
         """
         self.kind = names.kind
         self.records = Assembler(format=FORMATS[self.judge.decider.policy.transcripts.format])
+        self.format_changed(self.records.format)
         for node in self.nodes:
             kind = max((names.kind(name) for _, name in node.names), default=node.kind)
             if node.is_dir or kind is node.kind:
@@ -265,6 +313,7 @@ class Core:
         writes: bool = False,
         fenced: bool = True,
         logged: bool = True,
+        truncates: bool = False,
         **more: Any,
     ) -> None:
         """Take down one operation for judgement and log. Never raises: the operation is done, whatever becomes of its
@@ -273,9 +322,12 @@ class Core:
         Whatever must be true of the moment is taken down here; the rest is done by `settle`.
 
         data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not tell.
-        before, replaced, writes: as in `Happening`. fenced, logged: whether fences, and the log, are to know of it.
+        before, replaced, writes, truncates: as in `Happening`. fenced, logged: whether fences, and the log, are to know
+        of it.
         """
         try:
+            if self.mark is UNSEEN:
+                return
             wanted = logged and self.audit.wants(op, kind)
             if not wanted and (kind is Kind.OTHER or not fenced):
                 return
@@ -296,7 +348,9 @@ class Core:
                 replaced,
                 writes,
                 fenced,
+                truncates,
                 wanted,
+                self.mark,
                 more,
             )
         except Exception:
@@ -321,6 +375,7 @@ class Core:
 
     def _settle_one(self, item: _Noted) -> None:
         op, kind, writer, node, more = item.op, item.kind, item.writer, item.node, item.more
+        mark = item.mark
         node_id = node.id if node is not None else 0
         records: list[RecordMeta] = []
         if item.data is not None:
@@ -344,8 +399,14 @@ class Core:
                 item.operation,
                 item.writes,
                 item.fenced,
+                mark.staged,
+                mark.side,
+                mark.aside,
+                item.truncates,
             )
             decision, fence, lock, claim, effects = self.judge.judge(writer, happening)
+            if mark.decision is not None and decision.verdict == "allow":
+                decision = mark.decision
         if item.wanted:
             if len(records) > MAX_RECORDS:
                 more["more"] = len(records) - MAX_RECORDS
@@ -367,18 +428,25 @@ class Core:
                     lock=lock,
                     claim=claim,
                     node=node_id,
+                    applied=mark.verdict,
+                    branch=mark.branch,
                     **more,
                 )
             )
         if effects or (kind is Kind.LOCK and op == "create"):
             self.fences_changed(writer, effects)
+        if kind is not Kind.OTHER and self.settled is not None:
+            self.settled(self.judge.transcript_of(item.path, kind), effects)
 
     def state(self, node: Node | None) -> Fingerprint | None:
         """What an agent that looks at *node* now sees, as far as the guard knows."""
-        if node is None or node.seen is None:
+        if node is None or (node.seen is None and node.view is None):
             return None
+        if node.seen is None:
+            return None if node.view is None else node.view.shown(ABSENT)
         size, mtime_ns, ctime_ns, _ = node.seen
-        return Fingerprint(node.dev, node.ino, size, mtime_ns, ctime_ns)
+        real = Fingerprint(node.dev, node.ino, size, mtime_ns, ctime_ns)
+        return real if node.view is None else node.view.shown(real)
 
     def saw(self, node: Node, st: os.stat_result) -> None:
         """Compare a stat result with what the guard left behind: a difference was made by a writer that it

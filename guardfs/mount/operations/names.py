@@ -240,7 +240,8 @@ class Names(Core):
             opened.append((fd, st))
             return node
 
-        node = self._change("create", parent, name, ctx, act, append=flags & os.O_APPEND != 0)
+        append, truncates = flags & os.O_APPEND != 0, flags & os.O_TRUNC != 0
+        node = self._change("create", parent, name, ctx, act, append=append, truncates=truncates)
         fd, st = opened[0]
         times = self.times(node, st)
         return self.handle(fd, node, flags), self.reply.fill(node.id, st, times.entry, times.attributes)

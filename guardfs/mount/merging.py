@@ -1,0 +1,291 @@
+"""Rebases a branch onto its transcript: on the running mount, at the start after a crash, and for `guardfs recover`.
+
+The steps of one rebase, each of which may be the last one before the process ends:
+
+    1. the bytes to be added, and what the file is now, are put into the journal (`Intent`)
+    2. the bytes are appended; or a new file, beside the transcript, takes its name
+    3. the modification time becomes that of the last original write
+    4. the branch is dropped from the journal
+
+Whoever comes after a crash finds an intent, compares it with the file, and does what is left, or starts anew.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from guardfs.mount import libc
+from guardfs.mount.backing import Backing
+from guardfs.state.branches import BranchFile, BranchStore, Intent
+from guardfs.transcript.chain import History
+from guardfs.transcript.formats import Format, Place
+from guardfs.transcript.positions import positions
+from guardfs.transcript.rebase import Rebased, merge, rebase
+from guardfs.transcript.tail import tail
+
+_CHUNK = 1 << 20
+_FIRST = 64 << 10
+"""Bytes in which the header is looked for."""
+
+MAX_WHOLE = 256 << 20
+"""Bytes of a file that can be put together anew in memory."""
+
+Result = Literal["appended", "replaced", "made", "empty", "conflict", "done"]
+"""appended, replaced: the transcript; made: there was none; empty: the branch held nothing; conflict: it is a file of
+its own now; done: an earlier attempt had done it all."""
+
+
+class Merged(NamedTuple):
+    """What became of a branch. name: the file that holds it now, below its directory. moved, dropped, unparsed: as in
+    `Rebased`. records: whole ones that were added. size: of the file, bytes."""
+
+    result: Result
+    name: bytes
+    records: int = 0
+    moved: int = 0
+    dropped: int = 0
+    unparsed: int = 0
+    added: int = 0
+    size: int = 0
+
+
+class Merger:
+    """Works in the directory *dir_fd* of the transcript; names are those there. Errors of the disk are OSError, and
+    leave the branch in the journal."""
+
+    def __init__(self, store: BranchStore, below: Backing, format: Format) -> None:
+        self._store = store
+        self._below = below
+        self.format = format
+
+    # ---- one branch
+
+    def merge(self, file: BranchFile, dir_fd: int, name: bytes, stamp: str) -> Merged:
+        """Rebase *file* onto *name*. stamp: for the name of a conflict."""
+        begun = self._store.begun(file)
+        if begun is not None:
+            finished = self._finish(file, dir_fd, name, *begun)
+            if finished is not None:
+                return finished
+            self._store.forget(file)
+        facts = file.facts
+        target = self._open(dir_fd, name)
+        try:
+            if file.size == 0 and not facts.whole and not facts.replaces:
+                self._store.drop(file)
+                return Merged("empty", name)
+            if target is None:
+                if facts.exists:
+                    return self._conflict(file, dir_fd, name, stamp)
+                return self._make(file, dir_fd, name)
+            if facts.exists and (facts.whole or facts.replaces):
+                return self._replace(file, dir_fd, name, target, stamp)
+            return self._append(file, name, target)
+        finally:
+            if target is not None:
+                self._below.close(target)
+
+    def _open(self, dir_fd: int, name: bytes) -> int | None:
+        """The transcript, to read and write; None if there is none."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = self._below.open(name, flags, dir_fd=dir_fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                return None  # another kind of file has taken the name
+            raise
+        if not stat.S_ISREG(self._below.fstat(fd).st_mode):
+            self._below.close(fd)
+            return None
+        return fd
+
+    def _append(self, file: BranchFile, name: bytes, target: int) -> Merged:
+        st = self._below.fstat(target)
+        found = self.onto(target, st.st_size, file.read(file.size, 0))
+        mtime = max(st.st_mtime_ns, file.written)
+        return self._add(file, name, target, found, mtime)
+
+    def _add(self, file: BranchFile, name: bytes, target: int, found: Rebased, mtime: int) -> Merged:
+        st = self._below.fstat(target)
+        intent = Intent(
+            size=st.st_size, inode=st.st_ino, device=st.st_dev, added=len(found.data), mtime=mtime
+        )
+        self._store.begin(file, intent, found.data)
+        self.append(target, found.data, st.st_size, mtime)
+        self._store.drop(file)
+        return _merged("appended", name, found, st.st_size + len(found.data))
+
+    def append(self, target: int, data: bytes, at: int, mtime: int) -> None:
+        """Put *data* at the end, *at*, and give the file its modification time back."""
+        done = 0
+        while done < len(data):
+            done += self._below.pwrite(target, data[done : done + _CHUNK], at + done)
+            self._store.step("merge.appending")
+        self._store.step("merge.appended")
+        self._below.utimens(b"/proc/self/fd/%d" % target, (0, libc.UTIME_OMIT), divmod(mtime, 1_000_000_000))
+        self._store.step("merge.timed")
+
+    def onto(self, target: int, size: int, data: bytes) -> Rebased:
+        """*data* as it is to be appended to the open file *target* of *size* bytes."""
+        leaf, header, newline = self.end_of(target, size)
+        return rebase(data, self.format, leaf=leaf, header=header, newline=newline)
+
+    def end_of(self, fd: int, size: int) -> tuple[str | None, bool, bool]:
+        """Of an open transcript: its leaf, whether it has a header, whether it ends in a newline."""
+        found = tail(lambda offset, length: self._below.pread(fd, length, offset), size, self.format)
+        leaf = found.leaf if found.known else self._leaf_of_all(fd)
+        head = self._below.pread(fd, _FIRST, 0)
+        first = next(iter(positions([head], self.format)), None)
+        header = first is not None and self.format.place(first.record) is Place.HEADER
+        return leaf, header, found.newline
+
+    def _leaf_of_all(self, fd: int) -> str | None:
+        history = History(self.format)
+        for position in positions(self._chunks(fd), self.format):
+            history.add(position.record)
+        return history.leaf
+
+    def _chunks(self, fd: int) -> Iterator[bytes]:
+        at = 0
+        while data := self._below.pread(fd, _CHUNK, at):
+            yield data
+            at += len(data)
+
+    # ---- a branch that is a file of its own
+
+    def _make(self, file: BranchFile, dir_fd: int, name: bytes) -> Merged:
+        """There is no transcript: the branch becomes it."""
+        found = rebase(file.read(file.size, 0), self.format, leaf=None, header=False, newline=True)
+        return self._take(file, dir_fd, name, None, found.data, b"", "made", found)
+
+    def _replace(self, file: BranchFile, dir_fd: int, name: bytes, target: int, stamp: str) -> Merged:
+        """The branch is to stand in the transcript's place, and behind it what was committed since its base."""
+        st, facts = self._below.fstat(target), file.facts
+        if (st.st_ino, st.st_dev) != (facts.inode, facts.device) or st.st_size < facts.base:
+            return self._conflict(file, dir_fd, name, stamp)
+        if st.st_size - facts.base > MAX_WHOLE or file.size > MAX_WHOLE:
+            return self._conflict(file, dir_fd, name, stamp)
+        data = file.read(file.size, 0)
+        since = self._below.pread(target, st.st_size - facts.base, facts.base)
+        found = merge(data, since, self.format)
+        return self._take(file, dir_fd, name, st, data, found.data, "replaced", found)
+
+    def _take(
+        self,
+        file: BranchFile,
+        dir_fd: int,
+        name: bytes,
+        before: os.stat_result | None,
+        data: bytes,
+        added: bytes,
+        result: Result,
+        found: Rebased,
+    ) -> Merged:
+        facts, below = file.facts, self._below
+        mtime = max(file.written, before.st_mtime_ns if before is not None and added else 0)
+        temporary = b".guardfs-%d-%d.tmp" % (facts.opened % 1_000_000_000, file.number)
+        intent = Intent(
+            size=len(data) + len(added),
+            inode=before.st_ino if before is not None else 0,
+            device=before.st_dev if before is not None else 0,
+            added=len(added),
+            replaces=True,
+            mtime=mtime,
+            temporary=temporary,
+        )
+        self._store.begin(file, intent, added)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        own = before is None or facts.replaces
+        mode = facts.mode if own else stat.S_IMODE(before.st_mode)  # type: ignore[union-attr]
+        uid, gid = (facts.uid, facts.gid) if own else (before.st_uid, before.st_gid)  # type: ignore[union-attr]
+        self._discard(dir_fd, temporary)
+        fd = below.open(temporary, flags, 0o600, dir_fd=dir_fd)
+        try:
+            if os.geteuid() == 0:
+                below.fchown(fd, uid, gid)
+            below.fchmod(fd, mode)
+            self.append(fd, data + added, 0, mtime)
+            self._store.step("merge.replacing")
+            below.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        except BaseException:
+            self._discard(dir_fd, temporary)
+            raise
+        finally:
+            below.close(fd)
+        self._store.step("merge.replaced")
+        self._store.drop(file)
+        return _merged(result, name, found, len(data) + len(added))
+
+    def _conflict(self, file: BranchFile, dir_fd: int, name: bytes, stamp: str) -> Merged:
+        """What cannot be merged becomes a file of its own, beside the transcript."""
+        lane = file.facts.lane.replace(":", "-").replace("/", "-").encode("utf-8", "surrogateescape")[:80]
+        other = b"%b.conflict.%b.%b" % (name, lane, stamp.encode())
+        found = Rebased(b"", None, 0, 0, 0, 0, True)
+        return self._take(file, dir_fd, other, None, file.read(file.size, 0), b"", "conflict", found)
+
+    def _discard(self, dir_fd: int, name: bytes) -> None:
+        try:
+            self._below.unlink(name, dir_fd=dir_fd)
+        except FileNotFoundError:
+            pass
+
+    # ---- after a crash
+
+    def _finish(
+        self, file: BranchFile, dir_fd: int, name: bytes, intent: Intent, added: bytes
+    ) -> Merged | None:
+        """Do what is left of a rebase that was begun; None where it did nothing yet, or cannot be told."""
+        if intent.replaces:
+            return self._finish_replacing(file, dir_fd, name, intent, added)
+        target = self._open(dir_fd, name)
+        if target is None:
+            return None
+        try:
+            st = self._below.fstat(target)
+            if (st.st_ino, st.st_dev) != (intent.inode, intent.device) or st.st_size < intent.size:
+                return None
+            there = self._below.pread(target, len(added), intent.size)
+            if not added.startswith(there) or (
+                len(there) < len(added) and st.st_size > intent.size + len(there)
+            ):
+                return None  # somebody else went on behind it
+            if not there and added:
+                return None  # not begun: what is the leaf may be another one by now
+            self.append(target, added[len(there) :], intent.size + len(there), intent.mtime)
+            self._store.drop(file)
+            return Merged("done", name, size=intent.size + len(added))
+        finally:
+            self._below.close(target)
+
+    def _finish_replacing(
+        self, file: BranchFile, dir_fd: int, name: bytes, intent: Intent, added: bytes
+    ) -> Merged | None:
+        self._discard(dir_fd, intent.temporary)
+        target = self._open(dir_fd, name)
+        if target is None:
+            return None
+        try:
+            st = self._below.fstat(target)
+            if (st.st_ino, st.st_dev) == (intent.inode, intent.device) or st.st_size < intent.size:
+                return None
+            wanted = file.read(file.size, 0) + added
+            if not intent.inode and not added:  # made from nothing: headers may have been dropped
+                wanted = rebase(wanted, self.format, leaf=None, header=False, newline=True).data
+            if self._below.pread(target, intent.size, 0) != wanted:
+                return None
+            self._store.drop(file)
+            return Merged("done", name, size=st.st_size)
+        finally:
+            self._below.close(target)
+
+
+def _merged(result: Result, name: bytes, found: Rebased, size: int) -> Merged:
+    return Merged(
+        result, name, found.records, found.moved, found.dropped, found.unparsed, len(found.data), size
+    )

@@ -1,0 +1,347 @@
+"""Open files while a policy is enforced: what is written goes to the file, or to the branch of its lane."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+import pyfuse3
+
+from guardfs.audit.event import Kind
+from guardfs.fence.events import Kind as Happened
+from guardfs.fence.staging import View
+from guardfs.fence.waits import Waiter
+from guardfs.mount.caching import timeouts
+from guardfs.mount.layout import request_of
+from guardfs.mount.nodes import Node
+from guardfs.mount.operations.core import Context, Handle, Held, Later, Mark, now
+from guardfs.mount.operations.enforcing import through
+from guardfs.mount.operations.looking import Looking
+from guardfs.mount.views import Live, Staged
+from guardfs.policy.facts import operation_class
+from guardfs.policy.judge import Ruling
+from guardfs.policy.model import seconds
+from guardfs.transcript.meta import PEEK, RecordMeta
+
+_HEAD = 256 << 10
+"""Bytes of a write that are read for its first record before the verdict."""
+
+
+class Branching(Looking):
+    """create, open, read, write, fsync, release."""
+
+    @through
+    def create(
+        self, parent_id: int, name: bytes, mode: int, flags: int, ctx: Context
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """Create a transcript: the file, or a branch that only its lane sees."""
+        parent = self.node(parent_id)
+        path = self.child_path(parent, name)
+        if self.views is None or self.kind(name) is not Kind.TRANSCRIPT or not self._asks(path):
+            return super().create(parent_id, name, mode, flags, ctx)
+        begin, writer = now(), self._writer(ctx)
+        staged = self.views.of.get(path)
+        self.views.came(path, ctx.pid)
+        truncates = flags & os.O_TRUNC != 0
+        ruling = self.judge.rule(writer, path, Happened.CREATE, "create", truncates=truncates)
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "create", begin, ctx, path)
+        own = {"mode": mode & ~ctx.umask & 0o7777, "owner": (ctx.uid, ctx.gid)}
+        live = self._where(path, writer, ruling, node=None, what="create", **own)
+        if live is None:
+            if staged is not None and ruling.standing.fenced:
+                self.views.made_anew(staged)
+            return super().create(parent_id, name, mode, flags, ctx)
+        node = self.views.node(live)
+        info = self._branch_handle(live, node, flags)
+        self._marked(
+            self._mark_of(live),
+            "create",
+            begin,
+            ctx,
+            path,
+            0,
+            node,
+            append=flags & os.O_APPEND != 0,
+            truncates=truncates,
+        )
+        times = timeouts(Kind.TRANSCRIPT, watched=True)
+        self.reply.fill(node.id, self._branch_stat(live), times.entry, times.attributes)
+        return info, self.reply.show(live.branch.shown)
+
+    @through
+    def open(self, node_id: int, flags: int, ctx: Context) -> Any:
+        """Open the file in the caller's view."""
+        node = self.nodes.get(node_id)
+        if node is None or not self._decides(node):
+            return super().open(node_id, flags, ctx)
+        view = node.view
+        if isinstance(view, Live):
+            self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
+            return self._open_branch(view, node, flags, ctx)
+        held = self._redirect(node, flags, ctx)
+        self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
+        return super().open(node_id, flags, ctx) if held is None else held
+
+    def _redirect(
+        self, node: Node, flags: int, ctx: Context, *, waited: bool = False
+    ) -> Held | pyfuse3.FileInfo | None:
+        """ESTALE, if the caller is to have another view than *node*. The answer, if it is to wait for the fence's end
+        (waited: it has done so), or is given a branch all the same."""
+        views = self.views
+        assert views is not None
+        path, writer = node.path(), self._writer(ctx)
+        truncates = flags & os.O_TRUNC != 0
+        staged = views.of.get(path)
+        if flags & os.O_ACCMODE == os.O_RDONLY and not truncates:
+            if staged is not None:
+                actor = self.judge.actor(writer)
+                if views.lingers(staged) and (
+                    self.judge.machine.begins(path, actor, Happened.OPEN_READ)
+                    or (views.overdue(staged) and self.judge.machine.reads_first(path, actor))
+                ):
+                    views.due(path, now=True)
+                    if views.tell(
+                        path, ctx.pid
+                    ):  # the kernel may hold a size that is not the file's any more
+                        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+                standing = self.judge.standing(writer, path, Happened.OPEN_READ)
+                side = staged.staging.side(actor.process)
+                if standing.own and not standing.owners and side is not None:
+                    self._again(views, staged, ctx, staged.lives[side.number])
+            return None
+        kind, operation = (Happened.TRUNCATE, "truncate") if truncates else (Happened.APPEND, "append")
+        ruling = self.judge.rule(writer, path, kind, operation, truncates=truncates)  # type: ignore[arg-type]
+        if ruling.standing.own and not truncates:
+            return None  # what it writes will tell which lane it is
+        if ruling.decision.verdict == "deny":
+            if truncates:
+                self._refuse(ruling, "truncate", now(), ctx, path)
+            return None
+        if staged is not None and staged.staging.ghost and node is staged.node:
+            if not (ruling.standing.own and ruling.standing.owners):
+                self._again(views, staged, ctx, View.COMMITTED)
+                if truncates:  # it would be the owner's file
+                    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            return None
+        if ruling.decision.verdict == "wait" and not waited:
+            share = self.judge.decider.policy.fence.max_waiting
+            fenced = bool(self.judge.machine.owners(path))
+            standing, locks = ruling.standing, ruling.lock == "own"
+            if views.waits.admits(Waiter(ruling.process, fenced, standing.own, locks, share)):
+                return self._hold(node, flags, ctx, ruling)
+        live = self._where(path, writer, ruling, node=node, what="open")
+        if live is not None:
+            self._again(views, live.staged, ctx, live)
+            if truncates:
+                return self._open_branch(live, node, flags, ctx)
+        return None
+
+    def _hold(self, node: Node, flags: int, ctx: Context, ruling: Ruling) -> Held:
+        """Hold an open for writing until nobody relies on the transcript any more.
+
+        Everything may change meanwhile, so *then* asks once more; the node is found again by its id.
+        """
+        views, begin, path, machine = self.views, now(), node.path(), self.judge.machine
+        assert views is not None
+        views.waits.entered(ruling.process)
+
+        def then(in_vain: bool) -> Any:
+            verdict = ruling.decision.on_timeout if in_vain else "wait"
+            detail = {"waited_ms": (now() - begin) // 1_000_000, "in_vain": in_vain}
+            number = errno.EBUSY if verdict == "deny" else 0
+            self._marked(Mark("wait", aside=True), "open", begin, ctx, path, number, node, detail=detail)
+            if verdict == "deny":
+                raise OSError(number, os.strerror(number))
+            if in_vain and verdict == "stage":
+                self._redirect(node, flags, ctx, waited=True)
+            return super(Branching, self).open(node.id, flags, ctx)
+
+        return Held(
+            over=lambda: not machine.owners(path),
+            seconds=seconds(self.judge.decider.policy.fence.wait_timeout),
+            request=None if self.request is None else request_of(self.request),
+            then=then,
+            left=lambda: views.waits.left(ruling.process),
+        )
+
+    def _open_branch(self, live: Live, node: Node, flags: int, ctx: Context) -> pyfuse3.FileInfo:
+        views = self.views
+        assert views is not None
+        begin = now()
+        truncates = flags & os.O_TRUNC != 0
+        before = live.branch.shown
+        if truncates:
+            self.gate()
+            views.truncate(live, 0)
+        info = self._branch_handle(live, node, flags)
+        append = flags & os.O_APPEND != 0
+        if truncates:
+            mark = self._mark_of(live)
+            self._marked(
+                mark, "truncate", begin, ctx, node.path(), 0, node, before=before, size=0, append=append
+            )
+        else:
+            writes = flags & os.O_ACCMODE != os.O_RDONLY
+            self._aside("open", begin, ctx, node.path(), 0, node, writes=writes, append=append)
+        return info
+
+    def _branch_handle(self, live: Live, node: Node, flags: int) -> pyfuse3.FileInfo:
+        assert self.views is not None
+        fd = self.views.attach(live, flags)
+        info = self.handle(fd, node, flags)
+        handle = self.handles[info.fh]
+        handle.live = live
+        live.handles.append(handle)
+        return info
+
+    def handle(self, fd: int, node: Node, flags: int) -> pyfuse3.FileInfo:
+        """Register an open file. Of a transcript that is open to read and write, every read is asked for: what one
+        process sees of it need not be what another does."""
+        info = super().handle(fd, node, flags)
+        if (
+            self.views is not None
+            and node.kind is Kind.TRANSCRIPT
+            and flags & os.O_ACCMODE == os.O_RDWR
+            and self.judge.enforces
+        ):
+            info.direct_io = True
+        return info
+
+    @through
+    def read(self, number: int, offset: int, size: int) -> Any:
+        """Read what the handle's view holds."""
+        handle = self.handles.get(number)
+        live = None if handle is None else handle.live
+        if live is None or handle is None:
+            return super().read(number, offset, size)
+        begin = now()
+        data = live.read(size, offset)
+        if self.audit.wants("read", handle.node.kind):
+            self._noted_read(handle, offset, len(data), begin, self.caller())
+        return data
+
+    @through
+    def write(self, number: int, offset: int, data: bytes) -> int | Later:
+        """Write to the file, or to the branch of the writer."""
+        handle = self.handles.get(number)
+        if handle is None or not (handle.live is not None or self._decides(handle.node)):
+            return super().write(number, offset, data)
+        begin, caller = now(), self.caller()
+        live = self._branch_of_write(handle, offset, data, begin, caller)
+        handle.torn = not data.endswith(b"\n")
+        if live is None:
+            written = super().write(number, offset, data)
+            if isinstance(handle.node.view, Staged) and self.views is not None:
+                self.done = written
+                self.views.echo(handle.node.view)
+            return written
+        views, node = self.views, handle.node
+        assert views is not None
+        before = live.branch.shown
+        at = live.branch.length if handle.append else offset
+        try:
+            self.gate()
+            views.write(live, data, at)
+            self.done = len(data)
+        except OSError as error:
+            return self._not_staged(handle, number, offset, data, live, error)
+        operation = operation_class("write", append=handle.append, offset=at, size_before=before.size)
+        self._marked(
+            self._mark_of(live),
+            "write",
+            begin,
+            caller,
+            node.path(),
+            0,
+            live.node or node,
+            offset=at,
+            size=len(data),
+            append=handle.append,
+            data=data,
+            before=before,
+            operation=operation,
+        )
+        if handle.sync is None:
+            return len(data)
+        return Later(live.file.sync, lambda _: len(data))
+
+    def _branch_of_write(
+        self, handle: Handle, offset: int, data: bytes, begin: int, caller: Context
+    ) -> Live | None:
+        live: Live | None = handle.live
+        if live is not None and live.node is handle.node:
+            return live
+        if handle.torn:
+            return live  # the rest of a record goes where its beginning went
+        node, seen = handle.node, handle.node.seen
+        path, writer = node.path(), self._writer(caller)
+        operation = operation_class(
+            "write", append=handle.append, offset=offset, size_before=None if seen is None else seen[0]
+        )
+        kind = Happened.APPEND if operation == "append" else Happened.REWRITE
+        records = self._first(data)
+        ruling = self.judge.rule(writer, path, kind, operation, records=records)
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "write", begin, caller, path, offset=offset, append=handle.append)
+        found = self._where(path, writer, ruling, node=node, what="write")
+        if found is not live:
+            if live is not None:
+                live.handles.remove(handle)
+            if found is not None:
+                found.handles.append(handle)
+            handle.live = found
+        if found is None and ruling.standing.owners and ruling.lock != "own":
+            staged = None if self.views is None else self.views.staged(path)
+            if staged is not None:
+                staged.staging.forgive = True
+        return found
+
+    def _first(self, data: bytes) -> tuple[RecordMeta, ...]:
+        """The first record of a write, as far as it can be told."""
+        newline = data.find(b"\n", 0, _HEAD)
+        parse = self.records.format.parse if newline >= 0 else self.records.format.peek
+        return (parse(bytes(data[:newline]) if newline >= 0 else bytes(data[:PEEK])),)
+
+    def _not_staged(
+        self, handle: Handle, number: int, offset: int, data: bytes, live: Live, error: OSError
+    ) -> int | Later:
+        """The journal takes no more: the write goes through, as it would without the guard."""
+        views = self.views
+        assert views is not None
+        views.could_not(live.staged.staging.transcript, "write", error)
+        if handle.node is not live.node:
+            handle.live = None
+            live.handles.remove(handle)
+            return super().write(number, offset, data)
+        staged = live.staged
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = self.open_below(staged.name, flags, live.file.facts.mode, dir_fd=self.fds.of(staged.parent))
+        try:
+            self.done = self.below.pwrite(fd, data, 0)
+            return self.done  # type: ignore[no-any-return]
+        finally:
+            self.below.close(fd)
+
+    @through
+    def fsync(self, number: int, datasync: bool) -> Later:
+        """Bring the file, or the branch, to the disk."""
+        handle = self.handles.get(number)
+        if handle is None or handle.live is None:
+            return super().fsync(number, datasync)
+        begin, node, caller, live = now(), handle.node, self.caller(), handle.live
+
+        def then(_: Any) -> None:
+            self._aside("sync", begin, caller, node.path(), 0, node)
+
+        return Later(live.file.sync, then)
+
+    @through
+    def release(self, number: int) -> None:
+        """The last descriptor of an open file is closed."""
+        handle = self.handles.get(number)
+        if handle is not None and handle.live is not None:
+            handle.live.handles.remove(handle)
+            handle.live = None
+        super().release(number)

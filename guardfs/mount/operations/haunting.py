@@ -1,0 +1,201 @@
+"""Names while a policy is enforced: a transcript's owner keeps the file when another lane takes its name away."""
+
+from __future__ import annotations
+
+import os
+
+import pyfuse3
+
+from guardfs.audit.event import Kind
+from guardfs.fence.events import Kind as Happened
+from guardfs.fence.fingerprint import Fingerprint
+from guardfs.mount.nodes import Node
+from guardfs.mount.operations.branching import Branching
+from guardfs.mount.operations.core import UNMARKED, Context, Mark, now
+from guardfs.mount.operations.enforcing import through
+from guardfs.mount.views import Staged
+from guardfs.policy.judge import Ruling
+
+
+class Haunting(Branching):
+    """unlink, rename."""
+
+    @through
+    def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
+        """Remove a name; a transcript's owner keeps the file until its fence closes."""
+        parent = self.node(parent_id)
+        node = self._fenced_entry(parent, name)
+        if node is None:
+            return super().unlink(parent_id, name, ctx)
+        path, begin = self.child_path(parent, name), now()
+        ruling = self.judge.rule(self._writer(ctx), path, Happened.UNLINK, "unlink")
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "unlink", begin, ctx, path)
+        if not self._owner_keeps(path, ruling):
+            return super().unlink(parent_id, name, ctx)
+        kept = b"%b.conflict.%b.%d" % (name, _file_name(ruling.decision.lane), begin // 1000)
+        staged = self._haunt(parent, name, node, self.child_path(parent, kept), ruling, removed=True)
+        if staged is None:
+            return super().unlink(parent_id, name, ctx)
+        before = self.state(node)
+        try:
+            self.gate()
+            directory = self.fds.of(parent)
+            self.below.rename(name, kept, src_dir_fd=directory, dst_dir_fd=directory)
+            self.done = None
+        except OSError:
+            self.views.unhaunt(staged)  # type: ignore[union-attr]
+            raise
+        self.expect(parent, name, gone=True)
+        self.expect(parent, kept)
+        self.nodes.unname(parent, name)
+        self._let_it_haunt(staged, node, before)
+        self._marked(
+            Mark("stage", True, ruling.standing.own, True), "unlink", begin, ctx, path, 0, node, before=before
+        )
+        return None
+
+    @through
+    def rename(
+        self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int, ctx: Context
+    ) -> None:
+        """Rename; a transcript's owner keeps the file under the old name until its fence closes, and sees nothing of
+        what takes the name."""
+        source, target = self.node(parent_id), self.node(new_parent_id)
+        onto = self._fenced_entry(target, new_name, also_absent=True)
+        if (
+            onto is not None
+            and not flags & pyfuse3.RENAME_EXCHANGE
+            and self._rename_over(source, name, target, new_name, onto, flags, ctx)
+        ):
+            return None
+        node = self._fenced_entry(source, name)
+        if node is None or flags & pyfuse3.RENAME_EXCHANGE:
+            return super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
+        path, to = self.child_path(source, name), self.child_path(target, new_name)
+        ruling = self.judge.rule(self._writer(ctx), path, Happened.RENAME_AWAY, "rename", path=path, to=to)
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "rename", now(), ctx, path, to=to)
+        if not self._owner_keeps(path, ruling):
+            return super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
+        staged = self._haunt(source, name, node, to, ruling, removed=False)
+        if staged is None:
+            return super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
+        held = self.state(node)
+        self.mark = Mark("stage", True, ruling.standing.own, True)
+        try:
+            super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
+            self.done = None
+        except OSError:
+            self.views.unhaunt(staged)  # type: ignore[union-attr]
+            raise
+        finally:
+            self.mark = UNMARKED
+        self.nodes.unname(target, new_name)  # the next look makes another node for the new name
+        self.forget_entry(target.id, new_name)
+        self._let_it_haunt(staged, node, held)
+        return None
+
+    def _fenced_entry(self, parent: Node, name: bytes, *, also_absent: bool = False) -> Node | None:
+        """The node of a transcript that somebody may rely on; None if the policy need not be asked. also_absent: the
+        directory stands for a name that means nothing."""
+        if self.kind(name) is not Kind.TRANSCRIPT or not self._asks(self.child_path(parent, name)):
+            return None
+        return self.nodes.entry(parent, name) or (parent if also_absent else None)
+
+    def _owner_keeps(self, path: bytes, ruling: Ruling) -> bool:
+        """Whether somebody relies on the file itself, and this is another's doing."""
+        views, machine = self.views, self.judge.machine
+        assert views is not None
+        if ruling.decision.verdict == "allow" or (ruling.standing.own and ruling.standing.owners):
+            return False
+        staged = views.of.get(path)
+        owners = machine.owners(path)
+        if staged is None:
+            return bool(owners)
+        return not staged.staging.ghost and staged.staging.write_through(owners) is not None
+
+    def _haunt(
+        self, parent: Node, name: bytes, node: Node, to: bytes, ruling: Ruling, *, removed: bool
+    ) -> Staged | None:
+        views = self.views
+        assert views is not None
+        path = self.child_path(parent, name)
+        try:
+            staged = views.staged(path)
+            if staged is None:
+                return None
+            views.meet(staged, node)
+            self.fds.pin(node)
+            views.haunt(staged, to, self.stat_node(node), ruling.decision.lane, removed=removed)
+        except OSError as error:
+            views.could_not(path, "unlink" if removed else "rename", error)
+            return None
+        return staged
+
+    def _let_it_haunt(self, staged: Staged, node: Node, held: Fingerprint | None) -> None:
+        assert self.views is not None
+        if held is not None:
+            self.views.haunted(staged, node, held)
+
+    def _rename_over(
+        self,
+        source: Node,
+        name: bytes,
+        target: Node,
+        new_name: bytes,
+        onto: Node,
+        flags: int,
+        ctx: Context,
+    ) -> bool:
+        """Whether another file's taking of a transcript's name was staged."""
+        views = self.views
+        assert views is not None
+        begin = now()
+        path, to = self.child_path(source, name), self.child_path(target, new_name)
+        ruling = self.judge.rule(self._writer(ctx), to, Happened.RENAME_OVER, "rewrite", path=path, to=to)
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "rename", begin, ctx, path, to=to)
+        if not self._owner_keeps(to, ruling) or (flags and onto is not target):
+            return False
+        moved = self.nodes.entry(source, name)
+        live = self._where(to, self._writer(ctx), ruling, node=onto, what="rename")
+        if live is None or moved is None or moved.kind is Kind.TRANSCRIPT:
+            return False
+        before = live.branch.shown
+        try:
+            self.gate()
+            fd = self.open_below(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fds.of(source))
+            try:
+                views.replace(live, fd, self.below.fstat(fd))
+            finally:
+                self.below.close(fd)
+            self._remove(source, name, self.below.unlink)
+            self.done = None
+        except OSError as error:
+            views.could_not(to, "rename", error)
+            return False
+        # The kernel moves what it knows of the old name to the new one: until it has forgotten that, it leads here.
+        moved.names, moved.view, moved.kind = [(target, new_name)], live, Kind.TRANSCRIPT
+        self.nodes.detach(moved)
+        if live.node is None:
+            live.node = moved
+        self.forget_entry(target.id, new_name)
+        self.forget_node(moved.id)
+        self._marked(
+            self._mark_of(live),
+            "rename",
+            begin,
+            ctx,
+            path,
+            0,
+            moved,
+            to=to,
+            operation="rewrite",
+            replaced=before,
+        )
+        return True
+
+
+def _file_name(lane: str) -> bytes:
+    return lane.replace(":", "-").replace("/", "-").encode("utf-8", "surrogateescape")[:80]

@@ -1,0 +1,166 @@
+"""lookup and getattr while a policy is enforced: each caller is answered with the node of its own view."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pyfuse3
+
+from guardfs.audit.event import Kind
+from guardfs.fence.events import Kind as Happened
+from guardfs.fence.fingerprint import Fingerprint
+from guardfs.fence.staging import View
+from guardfs.lanes.writer import Writer
+from guardfs.mount.caching import timeouts
+from guardfs.mount.nodes import Node
+from guardfs.mount.operations.core import UNSEEN, Context, now
+from guardfs.mount.operations.enforcing import Enforcing, through
+from guardfs.mount.views import Fixed, Live, Staged, Views
+
+
+class Looking(Enforcing):
+    """lookup, getattr."""
+
+    @through
+    def lookup(self, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
+        """Answer with the node of the caller's view."""
+        views = self.views
+        if views is None or not (views.of or views.names) or self.kind(name) is not Kind.TRANSCRIPT:
+            return super().lookup(parent_id, name, ctx)
+        parent = self.node(parent_id)
+        path = self.child_path(parent, name)
+        staged = views.of.get(path)
+        if staged is None and path not in views.names:
+            return super().lookup(parent_id, name, ctx)
+        before = self.mark
+        if views.repeats(path, ctx.pid):
+            self.mark = UNSEEN
+        try:
+            if staged is None:
+                reply, node_id = self._look_plainly(parent, name, ctx)
+            else:
+                reply, node_id = self._look(views, staged, parent, name, ctx)
+        finally:
+            self.mark = before
+        views.answered(path, ctx.pid, node_id)
+        return reply
+
+    def _look(
+        self, views: Views, staged: Staged, parent: Node, name: bytes, ctx: Context
+    ) -> tuple[pyfuse3.EntryAttributes, int]:
+        """The reply, and the id of the node in it."""
+        begin = now()
+        writer = self.processes.writer(ctx.pid, ctx.uid, ctx.gid)
+        if views.lingers(staged) and self.judge.machine.begins(
+            staged.staging.transcript, self.judge.actor(writer), Happened.LOOK
+        ):
+            views.due(staged.staging.transcript, now=True)
+            if staged.staging.transcript not in views.of:
+                return self._look_plainly(parent, name, ctx)
+        view = views.look(staged, writer)
+        if isinstance(view, Live):
+            node = views.node(view)
+            return self._seen(node, begin, parent, name, ctx, self._branch_stat(view), aside=True)
+        staging = staged.staging
+        if view is View.COMMITTED and staging.diverges:
+            return self._look_outside(views, staged, parent, name, ctx)
+        if staging.ghost:
+            node = views.owners(staged)
+            return self._seen(node, begin, parent, name, ctx, self.stat_node(node), aside=True)
+        if staging.hold is None and not staging.forgive:
+            return self._look_plainly(parent, name, ctx)
+        return self._look_held(staged, parent, name, ctx, writer)
+
+    def _look_plainly(self, parent: Node, name: bytes, ctx: Context) -> tuple[pyfuse3.EntryAttributes, int]:
+        reply = super().lookup(parent.id, name, ctx)
+        node = self.nodes.entry(parent, name)
+        return reply, 0 if node is None or reply.st_ino == 0 else node.id
+
+    def _look_held(
+        self, staged: Staged, parent: Node, name: bytes, ctx: Context, writer: Writer
+    ) -> tuple[pyfuse3.EntryAttributes, int]:
+        """The owner looks at a file of which it is to see another state."""
+        begin = now()
+        expected = None
+        if staged.staging.forgive:
+            expected = self.judge.machine.forgives(staged.staging.transcript, self.judge.actor(writer))
+        try:
+            st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
+        except FileNotFoundError:
+            return self._look_plainly(parent, name, ctx)
+        node = self._known(parent, name, st, Kind.TRANSCRIPT)
+        assert self.views is not None
+        self.views.meet(staged, node)
+        staged.forgiven = None if expected is None else (ctx.pid, expected)
+        if expected is None:
+            return self._seen(node, begin, parent, name, ctx, st, aside=False)
+        view, node.view = node.view, Fixed(expected)
+        try:
+            return self._seen(node, begin, parent, name, ctx, st, aside=True)
+        finally:
+            node.view = view
+
+    def _look_outside(
+        self, views: Views, staged: Staged, parent: Node, name: bytes, ctx: Context
+    ) -> tuple[pyfuse3.EntryAttributes, int]:
+        """Somebody else than the owner looks, and sees the file as it is."""
+        begin = now()
+        try:
+            st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
+        except FileNotFoundError:
+            self._aside("look", begin, ctx, self.child_path(parent, name), errno.ENOENT)
+            return self.reply.nothing(timeouts(Kind.TRANSCRIPT, watched=True).absent), 0
+        if staged.staging.ghost:  # another file has the name now
+            node = self._known(parent, name, st, Kind.TRANSCRIPT)
+        else:
+            node = views.outside(staged, st)
+            self.saw(node, st)
+        return self._seen(node, begin, parent, name, ctx, st, aside=True)
+
+    def _seen(
+        self,
+        node: Node,
+        begin: int,
+        parent: Node,
+        name: bytes,
+        ctx: Context,
+        st: Any,
+        *,
+        aside: bool,
+    ) -> tuple[pyfuse3.EntryAttributes, int]:
+        shown = self.state(node)
+        path = self.child_path(parent, name)
+        size = st.st_size if shown is None else shown.size
+        if aside:
+            self._aside("look", begin, ctx, path, 0, node, size=size)
+        else:
+            self.note("look", begin, ctx, Kind.TRANSCRIPT, path, 0, node, size=size)
+        times = timeouts(Kind.TRANSCRIPT, watched=True)
+        reply = self.reply.fill(node.id, st, times.entry, times.attributes)
+        return (reply if shown is None or node.view is None else self.reply.show(shown)), node.id
+
+    @through
+    def getattr(self, node_id: int, ctx: Context) -> pyfuse3.EntryAttributes:
+        """Attributes as the node's view has them."""
+        node = self.nodes.get(node_id)
+        if node is None or node.view is None:
+            return super().getattr(node_id, ctx)
+        begin = now()
+        shown: Fingerprint | None = None
+        if isinstance(node.view, Live):
+            st = self._branch_stat(node.view)
+        else:
+            st = self.stat_node(node)
+            self.saw(node, st)
+            if isinstance(node.view, Staged) and node.view.forgiven is not None:
+                tid, expected = node.view.forgiven  # the second half of the stat(2) whose lookup was told so
+                shown = expected if tid == ctx.pid else None
+        if self.audit.wants("look", node.kind):
+            detail = {"via": "getattr"}
+            path = node.path()
+            self.note("look", begin, ctx, node.kind, path, 0, node, fenced=False, detail=detail)
+        times = timeouts(Kind.TRANSCRIPT, watched=True)
+        reply = self.reply.fill(node.id, st, times.entry, times.attributes)
+        shown = shown or self.state(node)
+        return reply if shown is None else self.reply.show(shown)

@@ -1,0 +1,100 @@
+"""What a guard that ended has left in the journal is brought to its end: at the next mount, or by `guardfs recover`.
+
+No one relies on a transcript then, so every branch is rebased, oldest first, and every file that had lost its name is
+seen to. Doing it twice is the same as doing it once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from guardfs.mount.backing import Backing
+from guardfs.mount.merging import Merged, Merger
+from guardfs.state.branches import BranchFacts, BranchStore, GhostFacts
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Recovered(NamedTuple):
+    """One branch of the journal. merged: what became of it, None if it could not be rebased, for the reason *error*."""
+
+    transcript: bytes
+    lane: str
+    merged: Merged | None
+    error: str = ""
+
+
+def stamp(wall: int) -> str:
+    """ns since the epoch, for the name of a file: ``2026-05-23T03-37-47.123456Z``."""
+    return f"{datetime.fromtimestamp(wall / 1e9, UTC):%Y-%m-%dT%H-%M-%S.%f}Z"
+
+
+def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) -> list[Recovered]:
+    """Bring all that *store* holds of the directory *root_fd* to its end. What cannot be done for now stays there."""
+    found: list[Recovered] = []
+    for number, ghost in sorted(store.load().items()):
+        try:
+            _lay(store, number, ghost, root_fd, below)
+        except OSError as error:
+            found.append(Recovered(ghost.transcript, ghost.lane, None, error.strerror or str(error)))
+    for file in sorted(store.files.values(), key=lambda file: (not file.facts.follows, file.number)):
+        facts = file.facts
+        directory, name = os.path.split(facts.transcript)
+        merged, failure = None, ""
+        try:
+            dir_fd = os.open(directory or b".", _DIRECTORY, dir_fd=root_fd)
+            try:
+                merged = merger.merge(file, dir_fd, name, stamp(time.time_ns()))
+            finally:
+                os.close(dir_fd)
+        except OSError as error:
+            failure = error.strerror or str(error)
+        if merged is None or merged.result != "empty":
+            found.append(Recovered(facts.transcript, facts.lane, merged, failure))
+    return found
+
+
+def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below: Backing) -> None:
+    """A file had lost its name under its owner: what that wrote since becomes a branch of whatever has the name now."""
+    try:
+        fd = below.open(ghost.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root_fd)
+    except FileNotFoundError:  # the name was not taken away, or the file is gone for good
+        store.rest(number)
+        return
+    try:
+        st = below.fstat(fd)
+        if (st.st_ino, st.st_dev) != (ghost.inode, ghost.device):
+            store.rest(number)
+            return
+        tail = below.pread(fd, max(0, st.st_size - ghost.size), ghost.size)
+    finally:
+        below.close(fd)
+    named = ghost.anew and _exists(ghost.transcript, root_fd, below)
+    if tail and named:
+        store.create(
+            lambda new: BranchFacts(
+                number=new,
+                transcript=ghost.transcript,
+                lane=ghost.lane or "owner",
+                exists=False,
+                whole=True,
+                opened=st.st_mtime_ns,
+            ),
+            [tail],
+            follows=number,
+        )
+    else:
+        store.rest(number)
+    if ghost.removed and (named or not tail):
+        below.unlink(ghost.name, dir_fd=root_fd)
+
+
+def _exists(name: bytes, root_fd: int, below: Backing) -> bool:
+    try:
+        below.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""The branches behind views: made on the file as it is, written, cut, replaced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from guardfs.fence.fingerprint import ABSENT, Fingerprint
+from guardfs.fence.staging import Branch, Key
+from guardfs.mount.views.live import Live, Staged, fingerprint
+from guardfs.mount.views.looking import Looking
+from guardfs.state.branches import BranchFacts
+
+
+class Branching(Looking):
+    """Branches; each is in the journal before the call of its writer returns."""
+
+    def branch(
+        self,
+        staged: Staged,
+        target: Branch | Key,
+        lane: str,
+        *,
+        base: Fingerprint | None = None,
+        mode: int = 0o600,
+        owner: tuple[int, int] = (0, 0),
+    ) -> Live:
+        """The branch *target*, made if need be, on the committed file as it is, or on *base*. mode, owner (user,
+        group): of the file to be made, if there is none. OSError where the journal cannot be written."""
+        if isinstance(target, Branch):
+            return staged.lives[target.number]
+        core = self._core
+        base_fd = -1
+        if base is None or base.exists:
+            base_fd, st = self._open_base(staged, prefer_ghost=target.kind != "lane")
+            if base is None:
+                base = ABSENT if st is None else fingerprint(st)
+        wall = core.clock()
+        self._order += 1
+        try:
+            file = self._store.create(
+                lambda number: BranchFacts(
+                    number=number,
+                    transcript=staged.staging.transcript,
+                    lane=lane or "unknown",
+                    key=target.kind,
+                    process=target.process,
+                    base=max(0, base.size),
+                    exists=base.exists,
+                    whole=not base.exists,
+                    inode=base.ino,
+                    device=base.dev,
+                    mode=mode,
+                    uid=owner[0],
+                    gid=owner[1],
+                    opened=wall,
+                )
+            )
+        except BaseException:
+            if base_fd >= 0:
+                os.close(base_fd)
+            raise
+        inode = os.fstat(file.fd).st_ino
+        branch = Branch(file.number, target, lane, base, order=self._order, wall=wall, inode=inode)
+        live = Live(staged, branch, file, base_fd)
+        staged.lives[branch.number] = live
+        staged.staging.branches.append(branch)
+        self._tell(staged, branch, "begun", base=base.size if base.exists else None)
+        return live
+
+    def _open_base(self, staged: Staged, *, prefer_ghost: bool) -> tuple[int, os.stat_result | None]:
+        """The file that a new branch stands on; -1 and None if there is none."""
+        core = self._core
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        if staged.ghost is not None and prefer_ghost:
+            fd = core.below.open(b"/proc/self/fd/%d" % staged.ghost_fd, flags & ~os.O_NOFOLLOW)
+        else:
+            try:
+                fd = core.below.open(staged.name, flags, dir_fd=core.fds.of(staged.parent))
+            except FileNotFoundError:
+                return -1, None
+        return fd, core.below.fstat(fd)
+
+    def write(self, live: Live, data: bytes, at: int) -> int:
+        """Put *data* at offset *at* of the view; OSError if it cannot be kept."""
+        branch = live.branch
+        if at < branch.base:
+            self._make_whole(live, branch.length)
+        live.file.write(data, at - branch.base)
+        branch.wrote(live.file.size, live.file.written)
+        return len(data)
+
+    def truncate(self, live: Live, size: int) -> None:
+        """ftruncate(2) of the view."""
+        branch = live.branch
+        if size < branch.base or (size == 0 and not branch.whole):
+            self._make_whole(live, size)
+        live.file.truncate(size - branch.base)
+        branch.wrote(live.file.size, live.file.written)
+
+    def _make_whole(self, live: Live, upto: int) -> None:
+        """From now on the branch holds the whole file, as its lane sees the first *upto* bytes of it."""
+
+        def content() -> Iterable[bytes]:
+            at = 0
+            while at < upto:
+                part = live.read(min(1 << 20, upto - at), at)
+                if not part:
+                    return
+                yield part
+                at += len(part)
+
+        self._rewrite(live, content(), {"whole": True})
+        live.branch.replaced(live.file.size, live.file.written)
+
+    def replace(self, live: Live, source: int, st: os.stat_result) -> None:
+        """The file *source*, an open descriptor, has taken the transcript's name, as far as this lane sees."""
+
+        def content() -> Iterable[bytes]:
+            at = 0
+            while part := os.pread(source, 1 << 20, at):
+                yield part
+                at += len(part)
+
+        own = {"mode": st.st_mode & 0o7777, "uid": st.st_uid, "gid": st.st_gid}
+        self._rewrite(live, content(), {"whole": True, "replaces": True, **own})
+        live.branch.replaced(live.file.size, live.file.written, st.st_ino)
+        self.touch(live, st.st_mtime_ns)
+
+    def touch(self, live: Live, mtime_ns: int | None) -> None:
+        """The attributes of a branch were changed; mtime_ns: to this modification time, if at all."""
+        if mtime_ns is not None:
+            os.utime(live.file.fd, ns=(mtime_ns, mtime_ns))
+        live.branch.touched(mtime_ns, self._core.clock())
+
+    def _rewrite(self, live: Live, content: Iterable[bytes], change: dict[str, Any]) -> None:
+        old, number = live.file, live.branch.number
+
+        def facts(new: int) -> BranchFacts:
+            return msgspec.structs.replace(old.facts, number=new, **change)
+
+        live.file = self._store.create(facts, content, follows=old.number)
+        del live.staged.lives[number]
+        live.branch.number = live.file.number
+        live.staged.lives[live.file.number] = live
+        for handle in live.handles:
+            os.dup2(live.file.fd, handle.fd, inheritable=False)
+
+    def describe(self, live: Live, facts: BranchFacts) -> None:
+        """Other attributes of a file that is only to be made."""
+        self._store.describe(live.file, facts)
+
+    def attach(self, live: Live, flags: int) -> int:
+        """A descriptor for a handle on the branch's node; it becomes one of the file when the branch is rebased."""
+        return os.dup(live.file.fd)

@@ -1,0 +1,161 @@
+"""When which view ends: told of every change to fences, and of time."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from guardfs.fence.effects import Effect, FenceClosed, FenceOpened
+from guardfs.fence.events import ProcessKey
+from guardfs.fence.fingerprint import Fingerprint
+from guardfs.fence.staging import Key
+from guardfs.mount.views.haunting import Haunting
+from guardfs.mount.views.live import Staged, text
+from guardfs.transcript.formats import Format
+
+OVERDUE = 8
+"""How many times as long as branches linger they may wait, where one turn follows the other."""
+
+
+class Views(Haunting):
+    """All transcripts of a mount that have more than one view."""
+
+    def changed(self, transcript: bytes, effects: tuple[Effect, ...]) -> None:
+        """Something happened to *transcript*'s lock or fences: pin who needs it, rebase what is ready."""
+        if not effects and transcript not in self.of:
+            return
+        for effect in effects:
+            if isinstance(effect, FenceOpened):
+                self._pin(effect.fence.transcript, effect.fence.process, effect.baseline, opening=True)
+            elif isinstance(effect, FenceClosed):
+                staged = self.of.get(effect.fence.transcript)
+                if effect.reason == "idle":
+                    relies = self._core.judge.machine.relies(effect.fence.transcript, effect.fence.process)
+                    if relies is not None:
+                        self._pin(effect.fence.transcript, effect.fence.process, relies, opening=False)
+                elif staged is not None:
+                    if effect.reason == "closed":
+                        staged.closed = time.monotonic_ns()
+                        staged.staging.lingers = effect.fence.process
+                    branch = staged.staging.of(Key("process", effect.fence.process, ""))
+                    if branch is not None:
+                        self._order += 1
+                        branch.order = self._order
+                if effect.fence.transcript != transcript:
+                    self.due(effect.fence.transcript)
+        if transcript:
+            self.due(transcript)
+
+    def _pin(self, transcript: bytes, process: ProcessKey, relies: Fingerprint, *, opening: bool) -> None:
+        """*process* goes on seeing what it relies on, whatever happens to the file."""
+        owners = self._core.judge.machine.owners(transcript)
+        if opening and (len(owners) < 2 or not self._core.judge.enforces):
+            return
+        staged = self.of.get(transcript)
+        if not opening and staged is None and not self._core.judge.enforces:
+            return
+        staged = self.staged(transcript)
+        if staged is None or (opening and not staged.staging.pins(owners, process)):
+            return
+        key = Key("process", process, "")
+        if staged.staging.of(key) is None:
+            live = self.branch(staged, key, "owner", base=relies)
+            live.branch.shown = relies if relies.exists else live.branch.shown
+
+    def lingers(self, staged: Staged) -> bool:
+        """Whether the agent may still have to say something before the branches go behind it."""
+        return time.monotonic_ns() - staged.closed < self._core.judge.linger_ns
+
+    def overdue(self, staged: Staged) -> bool:
+        """Whether branches have waited for so long that whoever reads under the lock is to find what is on them, be it
+        a turn or not."""
+        oldest = min((branch.opened for branch in staged.staging.branches), default=self._core.clock())
+        return self._core.clock() - oldest > OVERDUE * self._core.judge.linger_ns
+
+    def due(self, transcript: bytes, *, now: bool = False) -> None:
+        """Rebase what waits for *transcript*, if its time has come. now: nobody is to be waited for but those who rely
+        on the file."""
+        staged = self.of.get(transcript)
+        if staged is None or (not now and self.lingers(staged)):
+            return
+        machine, staging = self._core.judge.machine, staged.staging
+        held = not now and machine.held(transcript)
+        ready = staging.ready(machine.owners(transcript), machine.away(transcript), held)
+        if ready is None:
+            return
+        staging.hold, staging.forgive, staging.lingers = None, False, (0, 0)
+        place = (staged.parent, staged.name)
+        if staged.ghost is not None:
+            ghost = staged.ghost[1]
+            waits = any(branch.size for branch in ready)
+            if not (
+                ghost.anew and self._exists(staged)
+            ):  # what belongs to the file goes with it, to its new name
+                place = self._locate(ghost.name) or place
+            self._rest(staged, place, waits=waits)
+        for branch in ready:
+            if not branch.size and not branch.whole and self.awaited(staged.lives[branch.number]):
+                continue  # its lane has not come to write yet
+            if not self._rebase(staged, staged.lives[branch.number], place):
+                break  # the order is kept: the others wait with it
+        self._leave(staged)
+
+    def everything_due(self, *, now: bool = False) -> int:
+        """Try all; how many branches are left."""
+        for transcript in list(self.of):
+            self.due(transcript, now=now)
+        return sum(len(staged.lives) for staged in self.of.values())
+
+    def _leave(self, staged: Staged) -> None:
+        staging = staged.staging
+        if not staging.idle:
+            return
+        if staged.node is not None and staged.node.view is staged:
+            staged.node.view = None
+            self._core.forget_node(staged.node.id)
+        if staged.outside is not None:
+            self._core.forget_node(staged.outside.id)
+        self.of.pop(staging.transcript, None)
+
+    def use(self, format: Format) -> None:
+        """From now on transcripts are of this format."""
+        self._merger.format = format
+
+    def close(self) -> None:
+        """The mount is gone: rebase what can be, and let go of the rest, which stays in the journal."""
+        for staged in list(self.of.values()):
+            for live in staged.lives.values():
+                if live.base_fd >= 0:
+                    os.close(live.base_fd)
+            if staged.ghost_fd >= 0:
+                os.close(staged.ghost_fd)
+        self._store.close()
+
+    def facts(self) -> dict[str, Any]:
+        """For `status`. Times in ns since the epoch, sizes in bytes."""
+        lives = [live for staged in self.of.values() for live in staged.lives.values()]
+        return {
+            "enforcing": self._core.judge.enforces,
+            "open": len(lives),
+            "bytes": self._store.total,
+            "oldest_ns": min((live.branch.opened for live in lives), default=None),
+            "merged": self.merged,
+            "failed": self.failed,
+            "conflicts": self.conflicts,
+            "passed": self.passed,
+            "given_up": len(self.given_up),
+            "held": self.waits.held,
+            "ghosts": sum(staged.ghost is not None for staged in self.of.values()),
+            "list": [
+                {
+                    "path": text(live.staged.staging.transcript),
+                    "branch": live.branch.number,
+                    "lane": live.branch.lane,
+                    "bytes": live.branch.size,
+                    "base": live.branch.base,
+                    "opened_ns": live.branch.opened,
+                }
+                for live in lives[:100]
+            ],
+        }
