@@ -20,6 +20,10 @@ COMMANDS = {
     "run": ("guardfs.cli.run:command", "Guard a sessions directory, run a command, unmount."),
     "unmount": ("guardfs.cli.unmount:command", "Take the guard off a directory."),
     "status": ("guardfs.cli.status:command", "Show what a running guard sees."),
+    "mode": ("guardfs.cli.mode:command", "Record, enforce, or switch the guard off, while it runs."),
+    "flush": ("guardfs.cli.flush:command", "Put what waits on branches into the transcripts."),
+    "state": ("guardfs.cli.state:command", "Show what waits on branches, also without a guard."),
+    "recover": ("guardfs.cli.recover:command", "Bring what a dead guard left to its end, without mounting."),
     "tail": ("guardfs.cli.tail:command", "Show who writes what, live."),
     "policy": ("guardfs.cli.policy:command", "Check, show and test policy files."),
     "incidents": (

@@ -18,11 +18,14 @@ from guardfs.mount import device
 
 ATTRIBUTE = "user.guardfs.status"
 
+_LISTED = 20
+"""Branches that are listed."""
+
 
 def read_status(path: str) -> dict[str, Any]:
     """The status of the guard mounted on *path*."""
     try:
-        found = msgspec.json.decode(_attribute(path))
+        found = msgspec.json.decode(attribute(path))
     except OSError as error:
         raise GuardError(
             f"{path}: the guard does not answer: {error.strerror}",
@@ -37,8 +40,9 @@ def read_status(path: str) -> dict[str, Any]:
     return found
 
 
-def _attribute(path: str, tries: int = 5) -> bytes:
-    """The raw value; asked for again where it has outgrown its size between two system calls."""
+def attribute(path: str, tries: int = 5) -> bytes:
+    """The raw value of the guard's attribute of *path*; asked for again where it has outgrown its size between two
+    system calls."""
     for last in range(tries, 0, -1):
         try:
             value: bytes = xattr.getxattr(path, ATTRIBUTE)
@@ -66,9 +70,9 @@ def command(path: str | None, as_json: bool, check: bool) -> int:
     """Show every guarded directory, or the one that DIR lies in; of a TRANSCRIPT, who relies on it now.
 
     Exit status 0: guarded and well. 1: not guarded, or something needs attention (the log cannot be written,
-    events were lost, the guard had an error of its own).
+    events were lost, a branch cannot be rebased, the guard is switched off or had an error of its own).
     """
-    wanted = _guard_of(path) if path else None
+    wanted = guard_of(path) if path else None
     if path and wanted is not None and not check and not os.path.isdir(path):
         return fences_of(path, wanted, as_json)
     guards = [wanted] if path else [guard.path for guard in device.guards()]
@@ -101,7 +105,7 @@ def fences_of(path: str, guard: str, as_json: bool) -> int:
     """Show who relies on the transcript *path* below *guard* now. It need not exist: a first turn relies on that."""
     name = os.path.relpath(os.path.realpath(path), guard)
     try:
-        found = msgspec.json.decode(_attribute(path))["fences"]
+        found = msgspec.json.decode(attribute(path))["fences"]
     except FileNotFoundError:
         found = [each for each in read_status(guard)["fences"]["list"] if each["path"] == name]
         if not found:
@@ -126,14 +130,14 @@ def fences_of(path: str, guard: str, as_json: bool) -> int:
 
 def _fence(fence: dict[str, Any]) -> str:
     """One open fence: who relies on the transcript, since when."""
-    text = f"token {fence['token']}, {safe(fence['owner'])}[{fence['tgid']}], open for {_ago(fence['age_ms'] / 1000)}, "
-    text += f"silent for {_ago(fence['silent_ms'] / 1000)}"
+    text = f"token {fence['token']}, {safe(fence['owner'])}[{fence['tgid']}], open for {ago(fence['age_ms'] / 1000)}, "
+    text += f"silent for {ago(fence['silent_ms'] / 1000)}"
     changes = fence["changes"]
     text += f", {changes} change{'s' if changes > 1 else ''} since it looked" if changes else ""
     return text + (", at work" if fence["locked"] else "")
 
 
-def _guard_of(path: str) -> str | None:
+def guard_of(path: str) -> str | None:
     """The guarded directory that *path* is, or lies in. A transcript need not exist."""
     real = os.path.realpath(path)
     best = None
@@ -158,6 +162,18 @@ def attention(facts: dict[str, Any]) -> list[str]:
         )
     if facts.get("policy", {}).get("error"):
         found.append(f"{where}: the policy's file is not what is in force: {facts['policy']['error']}")
+    if facts.get("policy", {}).get("mode") == "off":
+        found.append(f"{where}: the guard is switched off; `guardfs mode policy {where}` ends that")
+    branches = facts.get("branches", {})
+    if branches.get("failing"):
+        found.append(
+            f"{where}: {_count(branches['failing'], 'branch', 'es')} cannot be rebased; `guardfs flush` says why"
+        )
+    if branches.get("given_up"):
+        found.append(
+            f"{where}: after internal errors {_count(branches['given_up'], 'transcript')} will only be recorded "
+            "until the next mount"
+        )
     if errors.get("count"):
         found.append(
             f"{where}: {errors['count']} internal errors, the last in {errors.get('last')}; see the daemon's log"
@@ -168,7 +184,7 @@ def attention(facts: dict[str, Any]) -> list[str]:
 def _policy(policy: dict[str, Any]) -> str:
     reloads = policy["reloads"]
     text = f"{policy['source']}, {policy['lanes']} lanes, {len(policy['hits'])} rules, "
-    text += f"in force for {_ago(time.time() - policy['since_ns'] / 1e9)}"
+    text += f"in force for {ago(time.time() - policy['since_ns'] / 1e9)}"
     return text + (f", {reloads} reload{'s' if reloads > 1 else ''}" if reloads else "")
 
 
@@ -190,6 +206,54 @@ def _fences(fences: dict[str, Any]) -> list[tuple[str, str]]:
     return [("fences", counts), *(("", row) for row in rows)]
 
 
+def _branches(branches: dict[str, Any], fences: dict[str, Any]) -> list[tuple[str, str]]:
+    """What waits for fences to close, and what became of what waited before; nothing where there never was any."""
+    counts = [f"{branches['open']} waiting"]
+    if branches["oldest_ns"] is not None:
+        counts[0] += (
+            f" ({branches['bytes']:,} bytes, the oldest {ago(time.time() - branches['oldest_ns'] / 1e9)})"
+        )
+    counts.append(f"{branches['merged']} rebased")
+    words = {
+        "ghosts": "files without their name",
+        "conflicts": "conflicts",
+        "failed": "failed to be rebased",
+        "passed": "not staged, went through",
+        "given_up": "transcripts given up",
+    }
+    counts += [f"{branches[key]} {word}" for key, word in words.items() if branches[key]]
+    if not (branches["enforcing"] or branches["open"] or len(counts) > 2 or branches["merged"]):
+        return []
+    turns = f"{fences['saved']} turns saved, {fences['incidents']} lost"
+    rows = [("branches", ", ".join(counts)), ("", turns)]
+    for each in branches["list"][:_LISTED]:
+        rows.append(("", _branch(each)))
+    more = branches["open"] + branches["ghosts"] - min(_LISTED, len(branches["list"]))
+    return [*rows, *([("", f"and {more} more; `guardfs state` lists them")] if more > 0 else [])]
+
+
+def _branch(each: dict[str, Any]) -> str:
+    if "ghost" in each:
+        return f"{short(each['path'])}  is {short(each['file'])} until its owner lets go"
+    text = f"{short(each['path'])}  branch {each['branch']} of {safe(each['lane'])}, {each['bytes']:,} bytes"
+    return text + (f", cannot be rebased: {safe(each['error'])}" if each["error"] else "")
+
+
+def _count(number: int, word: str, plural: str = "s") -> str:
+    return f"{number} {word}{plural if number != 1 else ''}"
+
+
+def _mode(facts: dict[str, Any]) -> str:
+    from guardfs.cli.mode import by_whom
+
+    policy = facts["policy"]
+    text = f"{policy['mode']}, {by_whom(policy['mode'], policy['mode_from'])}"
+    old = policy["old_fences"]
+    return (
+        text + (f"; {_count(old, 'open fence')} from before" if old else "") + f"; guardfs {facts['version']}"
+    )
+
+
 def _hits(hits: dict[str, int]) -> list[tuple[str, str]]:
     """How often each rule has decided, in the order of the policy."""
     width = max(map(len, hits), default=0)
@@ -197,7 +261,8 @@ def _hits(hits: dict[str, int]) -> list[tuple[str, str]]:
     return [("rules" if number == 0 else "", row) for number, row in enumerate(shown)]
 
 
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
+    """A span of time in its largest unit."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -217,13 +282,13 @@ def _shown(facts: dict[str, Any]) -> str:
         for op in "create write setattr rename link symlink unlink mkdir rmdir mknod setxattr removexattr".split()
     )
     rows = [
-        ("mode", f"{facts['policy']['mode']}, guardfs {facts['version']}"),
+        ("mode", _mode(facts)),
         ("policy", _policy(facts["policy"])),
         *_hits(facts["policy"]["hits"]),
         (
             "daemon",
             f"pid {daemon['pid']}, supervisor {daemon['supervisor']}, "
-            f"up {_ago(time.time() - daemon['started_ns'] / 1e9)}",
+            f"up {ago(time.time() - daemon['started_ns'] / 1e9)}",
         ),
         (
             "memory",
@@ -239,6 +304,7 @@ def _shown(facts: dict[str, Any]) -> str:
         ),
         *_sessions(facts["sessions"]),
         *_fences(facts["fences"]),
+        *_branches(facts["branches"], facts["fences"]),
         ("unseen", f"{facts['unseen_changes']} changes that did not come through the mount"),
     ]
     if not facts.get("sees_all_processes", True):

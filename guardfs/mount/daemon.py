@@ -32,13 +32,14 @@ from guardfs.lanes.process import ProcessTable
 from guardfs.mount import device, libc, protocol
 from guardfs.mount.caching import MEMORY, is_remote
 from guardfs.mount.config import DaemonConfig, Message, decode_config, send
+from guardfs.mount.control import Control
 from guardfs.mount.dispatch import Dispatcher
 from guardfs.mount.fences import FenceKeeper
 from guardfs.mount.filesystem import FileSystem, Operations
 from guardfs.mount.layout import check_layout
 from guardfs.mount.loop import RequestLoop
 from guardfs.mount.merging import Merger
-from guardfs.mount.recovery import recover
+from guardfs.mount.recovery import notice_of, recover
 from guardfs.mount.reload import PolicyKeeper
 from guardfs.mount.selfcheck import prove_attribution
 from guardfs.mount.sessions import Sessions
@@ -46,9 +47,10 @@ from guardfs.mount.status import Status
 from guardfs.mount.views import Views
 from guardfs.mount.watch import Invalidator, Watch
 from guardfs.policy.effective import effective
-from guardfs.policy.model import Policy
+from guardfs.policy.model import Policy, bytes_of
 from guardfs.state.branches import BranchStore
 from guardfs.state.directory import StateDirectory
+from guardfs.state.guarded import Guarded, remember
 from guardfs.state.tokens import TokenStore
 from guardfs.transcript.formats import FORMATS
 from guardfs.transcript.names import NameRules
@@ -113,6 +115,8 @@ class Daemon:
             in_memory=config.fstype in MEMORY,
         )
         self.store = BranchStore(state.path)
+        self._bound(config.policy.policy)
+        self._state = state
         format = FORMATS[config.policy.policy.transcripts.format]
         self.merger = Merger(self.store, self.filesystem.below, format)
         self.views = Views(self.filesystem, self.store, self.merger)
@@ -187,6 +191,7 @@ class Daemon:
             policy={"source": self.config.policy.source, "digest": self.config.policy.digest},
         )
         self._recover()
+        self._remember(self.policy.policy)
         self._begin_watch(token.run_sync_soon)
         self.tokens.start()
         self._seed_locks()
@@ -210,6 +215,8 @@ class Daemon:
         )
         self.filesystem.status = status.encode
         self.filesystem.status_of = self.fences.of
+        control = Control(self.policy, self.views, frozenset((0, os.geteuid())))
+        self.filesystem.ask, self.filesystem.answer = control.ask, control.answer
         loop = self._connect()
         try:
             async with trio.open_nursery() as nursery:
@@ -226,18 +233,22 @@ class Daemon:
     def _recover(self) -> None:
         """What a guard before this one has left on branches goes to where it belongs."""
         for found in recover(self.store, self.merger, self.config.backing_fd, self.filesystem.below):
-            name = os.fsdecode(found.transcript)
-            facts: dict[str, object] = {"lane": found.lane}
             if found.merged is None:
+                name = os.fsdecode(found.transcript)
                 log.warning("%s: what %s wrote cannot be rebased yet: %s", name, found.lane, found.error)
-                facts["error"] = found.error
-            else:
-                facts.update(
-                    result=found.merged.result, bytes=found.merged.added, records=found.merged.records
-                )
-                if found.merged.result == "conflict":
-                    facts["file"] = os.fsdecode(found.merged.name)
-            self.audit.emit(Notice("recovered", time.time_ns(), facts, found.transcript))
+            self.audit.emit(notice_of(found, time.time_ns()))
+
+    def _remember(self, policy: Policy) -> None:
+        """For `guardfs recover`."""
+        config = self.config
+        sessions, audit = os.fsencode(config.mountpoint), os.fsencode(config.audit)
+        format, hash_ids = policy.transcripts.format, self.policy.settings.hash_ids
+        remember(self._state, Guarded(sessions, audit, format, hash_ids))
+
+    def _bound(self, policy: Policy) -> None:
+        """How much may be staged; what is there already stays."""
+        self.store.max_branch = bytes_of(policy.fence.max_branch)
+        self.store.max_total = bytes_of(policy.fence.max_staged)
 
     def _seed_locks(self) -> None:
         """Lock files that are there already: the mount was forced, or a dead agent left them."""
@@ -259,6 +270,8 @@ class Daemon:
         """Another policy is in force; the supervisor must know which files are locks, for its quiet moment."""
         self.sessions.file = policy.transcripts.registry
         self.sessions.touch()
+        self._bound(policy)
+        self._remember(policy)
         names = msgspec.json.encode(policy.transcripts).decode()
         self._tell(Message("names", names))
 

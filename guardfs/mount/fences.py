@@ -126,23 +126,21 @@ class FenceKeeper:
     def _exited(self, process: ProcessKey) -> None:
         try:
             effects = self._judge.exited(process, time.monotonic_ns(), time.time_ns())
+            self.changed(None, effects)
+            self.ended(effects)
         except Exception:
             log.exception("internal error at the end of process %d", process[0])
-            return
-        self.changed(None, effects)
-        self.ended(effects)
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(min(TICK, self._judge.idle_timeout / 4, self._judge.linger_ns / 2e9 or TICK))
             try:
                 effects = self._judge.tick(time.monotonic_ns(), time.time_ns())
+                self.changed(None, effects)
+                self.ended(effects)
+                self.ticked()
             except Exception:
                 log.exception("internal error in the fences' clock")
-                continue
-            self.changed(None, effects)
-            self.ended(effects)
-            self.ticked()
 
 
 def _shown(view: FenceView) -> dict[str, Any]:

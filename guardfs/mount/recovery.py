@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import time
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from guardfs.audit.event import Notice
 from guardfs.mount.backing import Backing
 from guardfs.mount.merging import Merged, Merger
 from guardfs.state.branches import BranchFacts, BranchStore, GhostFacts
@@ -30,6 +31,18 @@ class Recovered(NamedTuple):
 def stamp(wall: int) -> str:
     """ns since the epoch, for the name of a file: ``2026-05-23T03-37-47.123456Z``."""
     return f"{datetime.fromtimestamp(wall / 1e9, UTC):%Y-%m-%dT%H-%M-%S.%f}Z"
+
+
+def notice_of(found: Recovered, wall: int) -> Notice:
+    """What the log says of it; wall: ns since the epoch."""
+    facts: dict[str, Any] = {"lane": found.lane}
+    if found.merged is None:
+        facts["error"] = found.error
+    else:
+        facts |= {"result": found.merged.result, "bytes": found.merged.added, "records": found.merged.records}
+        if found.merged.result == "conflict":
+            facts["file"] = found.merged.name.decode("utf-8", "backslashreplace")
+    return Notice("recovered", wall, facts, found.transcript)
 
 
 def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) -> list[Recovered]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,9 +33,24 @@ _TOLD = 20
 
 Post = Callable[[Callable[[], None]], None]
 
+Command = Literal["record", "enforce", "off", "policy"]
+"""What an operator can say of the mode; policy: what policy and options say is to hold again."""
+
+
+class SetBy(msgspec.Struct, frozen=True):
+    """Who said so. tgid 0: somebody outside the guard's pid namespace."""
+
+    uid: int
+    tgid: int
+    comm: str
+
 
 class PolicyKeeper:
-    """Holds the policy of one mount. Before `start` it is only the one to begin with."""
+    """Holds the policy of one mount. Before `start` it is only the one to begin with.
+
+    What an operator says of the mode comes before policy and options: `record` and `enforce` until another policy is
+    taken, `off` until the operator says otherwise.
+    """
 
     def __init__(self, options: PolicyOptions, audit: AuditLog, token_floor: int = 0) -> None:
         self.policy = options.policy
@@ -43,7 +58,8 @@ class PolicyKeeper:
         self.settings: Effective = effective(options.policy, options.over)
         decider, names = Decider(options.policy, ids), NameRules(options.policy.transcripts)
         self.judge = Judge(decider, names, token_floor)
-        self.judge.enforces = self.settings.mode == "enforce"
+        self.judge.switch(enforces=self.settings.mode == "enforce")
+        self._command: tuple[Literal["record", "enforce", "off"], SetBy, int] | None = None
         self.changed: Callable[[Policy], None] = lambda policy: None
         self._options = options
         self._audit = audit
@@ -75,6 +91,29 @@ class PolicyKeeper:
         """Follow no more."""
         if self._follower is not None:
             self._follower.close()
+
+    # ---- the mode
+
+    @property
+    def mode(self) -> Literal["record", "enforce", "off"]:
+        """The one in force."""
+        return self.settings.mode if self._command is None else self._command[0]
+
+    def set_mode(self, mode: Command, by: SetBy) -> None:
+        """An operator wants another one. Open fences end as they began, unless all is switched off."""
+        before, wall = self.mode, time.time_ns()
+        self._command = None if mode == "policy" else (mode, by, wall)
+        self._switch()
+        log.warning("mode %s, was %s: set by %s[%d], user %d", self.mode, before, by.comm, by.tgid, by.uid)
+        process = {"tgid": by.tgid, "comm": by.comm}
+        self._tell_mode(before, "policy" if mode == "policy" else "command", by=process, uid=by.uid)
+
+    def _switch(self) -> None:
+        self.judge.switch(enforces=self.mode == "enforce", off=self.mode == "off")
+
+    def _tell_mode(self, before: str, source: str, **more: Any) -> None:
+        facts = {"mode": self.mode, "before": before, "from": source, **more}
+        self._audit.emit(Notice("mode", time.time_ns(), facts))
 
     # ---- in the follower's thread
 
@@ -121,25 +160,29 @@ class PolicyKeeper:
     ) -> None:
         filesystem = self._filesystem
         assert filesystem is not None
-        old, before = self.digest, self.policy
+        old, before, mode = self.digest, self.policy, self.mode
         self.judge.use(decider, names)
-        self.judge.enforces = settings.mode == "enforce"
         if policy.transcripts != before.transcripts:
             filesystem.reclassify(names)
         filesystem.audit_required = settings.required
         self._audit.use(settings.level, settings.max_bytes, settings.keep)
         self.policy, self.digest, self.settings = policy, digest, settings
+        if self._command is not None and self._command[0] != "off":
+            self._command = None
+        self._switch()
         self._since_ns = time.time_ns()
         self._reloads += 1
         self._error = ""
         log.info("%s: taken; %d lanes, %d rules", self._options.source, len(policy.lanes), len(policy.rules))
         self._tell("loaded", old=old, new=digest)
+        if self.mode != mode:
+            self._tell_mode(mode, "policy")
         self.changed(policy)
 
     # ---- anywhere
 
     def _tell(self, change: str, **more: Any) -> None:
-        facts = {"source": self._options.source, "change": change, "mode": self.settings.mode, **more}
+        facts = {"source": self._options.source, "change": change, "mode": self.mode, **more}
         self._audit.emit(Notice("policy", time.time_ns(), facts))
 
     def facts(self) -> dict[str, Any]:
@@ -147,7 +190,9 @@ class PolicyKeeper:
         hits, policy = self.judge.hits, self.policy
         return {
             "source": self._options.source,
-            "mode": self.settings.mode,
+            "mode": self.mode,
+            "mode_from": self._mode_from(),
+            "old_fences": self.judge.old_fences,
             "followed": self._options.path is not None,
             "digest": self.digest,
             "since_ns": self._since_ns,
@@ -158,3 +203,10 @@ class PolicyKeeper:
             "hits": {rule.name: hits[index] for index, rule in enumerate(policy.rules)},
             "transcripts": msgspec.to_builtins(policy.transcripts),
         }
+
+    def _mode_from(self) -> dict[str, Any]:
+        """Who says what the mode is."""
+        if self._command is None:
+            return {"source": "policy" if self._options.over.mode is None else "option"}
+        _, by, wall = self._command
+        return {"source": "command", "since_ns": wall, **msgspec.to_builtins(by)}

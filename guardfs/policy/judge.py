@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from guardfs.audit.event import FenceMark, Kind
-from guardfs.fence.effects import NONE, Effect, Outcome
+from guardfs.fence.effects import NONE, Effect, FenceClosed, Outcome
 from guardfs.fence.events import Actor, Event, ProcessKey, process_exit, tick
 from guardfs.fence.events import Kind as Happened
 from guardfs.fence.feed import Feed, Happening, Step
@@ -33,7 +33,11 @@ ctime, which the agent takes for another's write."""
 MAX_CLAIM = 200
 """Characters of a claim; a lane's name has at most 64."""
 
+OFF = "guardfs mode off"
+"""What stands in place of a rule while nothing is decided."""
+
 _CLAIMS = 4096
+_PASSED = 1024
 _FILES: dict[Kind, FileClass] = {Kind.OTHER: "other", Kind.TRANSCRIPT: "transcript", Kind.LOCK: "lock"}
 
 
@@ -63,12 +67,15 @@ class Ruling(NamedTuple):
 class Judge:
     """Decides by the policy in force; `use` puts another one in its place, between two operations.
 
-    token_floor: no fencing token up to this one is given again. enforces: what it says is done. Not thread-safe.
+    token_floor: no fencing token up to this one is given again. enforces: what it says is done. off: it says nothing,
+    everything passes. Not thread-safe.
     """
 
     def __init__(self, decider: Decider, names: NameRules, token_floor: int = 0) -> None:
         self._claims: OrderedDict[tuple[int, int, bytes], str] = OrderedDict()
-        self.enforces = False
+        self.enforces = self.off = False
+        self._began: dict[bytes, dict[int, bool]] = {}  # by token: what held when the fence was opened
+        self._passed: dict[Decision, Decision] = {}
         fence = decider.policy.fence
         self.machine = Machine(
             protocol=fence.protocol, idle_timeout_ns=int(seconds(fence.idle_timeout) * 1e9)
@@ -90,6 +97,51 @@ class Judge:
         self.hits = [0] * (
             len(decider.policy.rules) + 1
         )  # the last: no rule, which a checked policy never comes to
+
+    def switch(self, *, enforces: bool, off: bool = False) -> None:
+        """From now on what it says is done, or not; off: nor is anything said. A fence that is open ends as it began,
+        unless it is switched off."""
+        if off:
+            self._began.clear()
+        elif enforces != self.enforces:
+            for view in self.machine.fences(0):
+                facts = view.fence
+                self._began.setdefault(facts.transcript, {}).setdefault(facts.token, self.enforces)
+        self.enforces, self.off = enforces and not off, off
+
+    def enforcing(self, transcript: bytes) -> bool:
+        """Whether what is said of an operation on *transcript* is done."""
+        began = self._began.get(transcript) if self._began else None
+        return self.enforces if began is None else any(began.values())
+
+    @property
+    def old_fences(self) -> int:
+        """Open fences that were opened before the last `switch`, and end as they began."""
+        return sum(map(len, self._began.values()))
+
+    def _told(self, effects: tuple[Effect, ...]) -> tuple[Effect, ...]:
+        """*effects*; fences that they close are to be remembered no more."""
+        if self._began:
+            for effect in effects:
+                if isinstance(effect, FenceClosed):
+                    tokens = self._began.get(effect.fence.transcript, {})
+                    tokens.pop(effect.fence.token, None)
+                    if not tokens:
+                        self._began.pop(effect.fence.transcript, None)
+        return effects
+
+    def _decide(self, facts: Facts) -> Decision:
+        """What the policy says; the lane alone while it is off."""
+        decision = self.decider.decide(facts)
+        if not self.off:
+            return decision
+        passed = self._passed.get(decision)
+        if passed is None:
+            if len(self._passed) >= _PASSED:
+                self._passed.clear()
+            passed = Decision(decision.lane, decision.evidence, OFF, -1, "allow")
+            self._passed[decision] = passed
+        return passed
 
     # ---- operations
 
@@ -128,7 +180,7 @@ class Judge:
         relation = outcome.relation
         if relation == "none" and machine.relied_on(transcript, actor):
             relation = "other"
-        decision = self.decider.decide(
+        decision = self._decide(
             Facts(
                 writer,
                 operation,
@@ -158,7 +210,7 @@ class Judge:
             lock = machine.lock(transcript, actor)
             before = self._relation(steps, transcript, actor, records, happening.truncates)
         claim = self._claims.get((*actor.process, transcript)) if self._claims else None
-        decision = self.decider.decide(
+        decision = self._decide(
             Facts(
                 writer,
                 happening.operation or operation_class(happening.op),
@@ -181,7 +233,7 @@ class Judge:
                     step, name, actor, happening.mono, happening.wall, old, new, records, to, 0,
                     happening.staged, happening.side, happening.aside, happening.truncates,
                 )  # fmt: skip
-                effects += machine.apply(event).effects
+                effects += self._told(machine.apply(event).effects)
         return Judgement(decision, self._mark(before), lock, claim, effects)
 
     def other(
@@ -190,7 +242,7 @@ class Judge:
         """The same for a file that is neither transcript nor lock."""
         registry = self.registry
         file: FileClass = "registry" if registry and registry in (path, to) else "other"
-        decision = self.decider.decide(Facts(writer, operation or operation_class(op), file, path, to))
+        decision = self._decide(Facts(writer, operation or operation_class(op), file, path, to))
         self.hits[decision.index] += 1
         return decision
 
@@ -226,15 +278,16 @@ class Judge:
         if not self.machine.watches(path):
             return ()
         nobody = Actor(0, 0, 0, False, "unseen")
-        return self.machine.apply(Event(Happened.UNSEEN, path, nobody, mono, wall, before, after)).effects
+        event = Event(Happened.UNSEEN, path, nobody, mono, wall, before, after)
+        return self._told(self.machine.apply(event).effects)
 
     def exited(self, process: tuple[int, int], mono: int, wall: int) -> tuple[Effect, ...]:
         """A process (tgid, start) is gone."""
-        return self.machine.apply(process_exit(process, mono, wall)).effects
+        return self._told(self.machine.apply(process_exit(process, mono, wall)).effects)
 
     def tick(self, mono: int, wall: int) -> tuple[Effect, ...]:
         """Time went on."""
-        return self.machine.apply(tick(mono, wall)).effects
+        return self._told(self.machine.apply(tick(mono, wall)).effects)
 
     def seed(self, locks: Iterable[tuple[bytes, LockHolder]], mono: int, wall: int) -> None:
         """Lock files (path, what they say) that are there since before the mount."""

@@ -5,6 +5,8 @@ audit.jsonl   the audit log, unless it is told to be elsewhere
 audit.head    the end of the log's hash chain
 hash.key      32 random bytes, for --audit-hash-ids
 tokens        no fencing token up to this number is given again
+guarded.json  what the last mount was (`guarded`)
+branches/     the journal of staged changes (`branches`)
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import msgspec
 from guardfs.errors import GuardError
 
 FORMAT = 1
-RESERVED = ("format", "audit.head", "hash.key", "tokens")
+RESERVED = ("format", "audit.head", "hash.key", "tokens", "guarded.json", "branches")
 
 
 def default_state_dir(sessions: str) -> str:

@@ -152,6 +152,8 @@ def _local_agent(scene: Scene) -> Culprit:
     with scene.transcript.open("rb") as file:
         file.seek(before)
         line = file.readline()  # none where the local agent works on a branch of its own
+    # its own message quotes the question that is under way, which therefore stands in two records
+    scene.said[:] = [text for text in scene.said if text != scene.word]
     scene.said += [message, '"reply:local"']
     return Culprit("cli:run", "append", "write", process.pid, json.loads(line)["id"] if line else None)
 

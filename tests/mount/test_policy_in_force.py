@@ -188,13 +188,7 @@ def test_a_change_is_noticed_however_it_is_made(
     wait_for(lambda: rule_now(guard) == "the rest, renamed", "the change to be in force")
 
 
-BAD = {
-    **bad_policies.BAD,
-    "what this version cannot do": (
-        lambda path: path.write_text(POLICY.replace("version = 1", 'version = 1\nmode = "enforce"')),
-        "enforce",
-    ),
-}
+BAD = bad_policies.BAD
 
 
 @pytest.mark.parametrize("name", BAD)

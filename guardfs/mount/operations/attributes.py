@@ -17,6 +17,7 @@ from guardfs.mount.operations.files import Files, without_set_id
 from guardfs.policy.judge import CLAIM, MAX_CLAIM
 
 STATUS = b"user.guardfs.status"
+CONTROL = b"user.guardfs.control"
 _ATIME_NOW, _MTIME_NOW = 1 << 7, 1 << 8  # FUSE_SET_ATTR_*_NOW of <fuse_lowlevel.h>
 
 
@@ -142,9 +143,12 @@ class Attributes(Files):
         return True
 
     def getxattr(self, node_id: int, name: bytes, ctx: Context) -> bytes:
-        """An extended attribute; `user.guardfs.status` of the root and of transcripts is the guard's own."""
+        """An extended attribute; `user.guardfs.status` of the root and of transcripts is the guard's own, and
+        `user.guardfs.control` of the root."""
         if node_id == ROOT_ID and name == STATUS:
             return self.status()
+        if node_id == ROOT_ID and name == CONTROL:
+            return self.answer(self.processes.writer(ctx.pid, ctx.uid, ctx.gid))
         node = self.node(node_id)
         if name == STATUS and node.kind is Kind.TRANSCRIPT:
             return self.status_of(node.path())
@@ -163,12 +167,17 @@ class Attributes(Files):
     def setxattr(self, node_id: int, name: bytes, value: bytes, ctx: Context) -> None:
         """Set an extended attribute; XATTR_CREATE and XATTR_REPLACE are decided by the file system below."""
         flags = self.request_flags
+        if node_id == ROOT_ID and name == CONTROL:
+            self.ask(self.processes.writer(ctx.pid, ctx.uid, ctx.gid), value)
+            return
         if name == CLAIM and self._claims(node_id, ctx, value):
             return
         self._xattr(node_id, name, ctx, "set", lambda path: self.below.setxattr(path, name, value, flags))
 
     def removexattr(self, node_id: int, name: bytes, ctx: Context) -> None:
         """Remove an extended attribute."""
+        if node_id == ROOT_ID and name == CONTROL:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
         if name == CLAIM and self._claims(node_id, ctx, None):
             return
         self._xattr(node_id, name, ctx, "remove", lambda path: self.below.removexattr(path, name))

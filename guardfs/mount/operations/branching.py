@@ -204,7 +204,7 @@ class Branching(Looking):
             self.views is not None
             and node.kind is Kind.TRANSCRIPT
             and flags & os.O_ACCMODE == os.O_RDWR
-            and self.judge.enforces
+            and self.judge.enforcing(node.path())
         ):
             info.direct_io = True
         return info

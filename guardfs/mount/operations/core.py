@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -161,6 +161,11 @@ class Handle:
 UNMARKED = Mark()
 
 
+def _refuse(*_: object) -> NoReturn:
+    """Nobody listens to operators."""
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
 class Core:
     """State and helpers; the families of operations add the operations."""
 
@@ -213,6 +218,8 @@ class Core:
         self.forget_node: Callable[[int], None] = lambda node: None
         self.status: Callable[[], bytes] = lambda: b"{}"
         self.status_of: Callable[[bytes], bytes] = lambda transcript: b"{}"
+        self.ask: Callable[[Writer, bytes], None] = _refuse
+        self.answer: Callable[[Writer], bytes] = _refuse
         self.mark = UNMARKED
         self.format_changed: Callable[[Format], None] = lambda format: None
         self.settled: Callable[[bytes, tuple[Effect, ...]], None] | None = None

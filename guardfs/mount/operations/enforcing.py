@@ -73,10 +73,10 @@ class Enforcing(Listings):
     def _asks(self, path: bytes) -> bool:
         """The same for the transcript *path*. What began while the policy was enforced ends that way."""
         views, judge = self.views, self.judge
-        if views is None or path in views.given_up:
+        if views is None or judge.off or path in views.given_up:
             return False
         self.at = path
-        return path in views.of or (judge.enforces and (judge.denies or judge.machine.watches(path)))
+        return path in views.of or (judge.enforcing(path) and (judge.denies or judge.machine.watches(path)))
 
     def _writer(self, ctx: Context) -> Writer:
         return self.processes.writer(ctx.pid, ctx.uid, ctx.gid)

@@ -52,6 +52,7 @@ class Looking:
         self._repeats: dict[tuple[bytes, int], int] = {}
         self._order = 0
         self.merged = self.failed = self.conflicts = self.passed = 0
+        self.failing: dict[int, str] = {}
         self._errors: dict[bytes, int] = {}
         self.given_up: set[bytes] = set()
         self.waits = Waits()

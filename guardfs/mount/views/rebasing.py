@@ -20,7 +20,7 @@ log = logging.getLogger("guardfs.views")
 
 
 class Rebasing(Branching):
-    """The end of branches. merged, failed, conflicts: counts."""
+    """The end of branches. merged, failed, conflicts: counts. failing: why the last try failed, by branch."""
 
     def _rebase(self, staged: Staged, live: Live, place: tuple[Node, bytes]) -> bool:
         """Whether it is done; if not, it stays and is tried again."""
@@ -29,10 +29,14 @@ class Rebasing(Branching):
         try:
             merged = self._merger.merge(live.file, core.fds.of(parent), name, stamp(core.clock()))
         except OSError as error:
-            self.failed += 1
-            log.warning("%s: cannot rebase branch %d yet: %s", text(name), branch.number, error)
-            self._tell(staged, branch, "failed", error=error.strerror or str(error))
+            why = error.strerror or str(error)
+            if self.failing.get(branch.number) != why:  # tried every second, told once
+                self.failing[branch.number] = why
+                self.failed += 1
+                log.warning("%s: cannot rebase branch %d yet: %s", text(name), branch.number, error)
+                self._tell(staged, branch, "failed", error=why)
             return False
+        self.failing.pop(branch.number, None)
         self._done(staged, live, parent, merged)
         return True
 

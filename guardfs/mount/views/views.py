@@ -9,9 +9,10 @@ from typing import Any
 from guardfs.fence.effects import Effect, FenceClosed, FenceOpened
 from guardfs.fence.events import ProcessKey
 from guardfs.fence.fingerprint import Fingerprint
-from guardfs.fence.staging import Key
+from guardfs.fence.staging import Branch, Key
 from guardfs.mount.views.haunting import Haunting
 from guardfs.mount.views.live import Staged, text
+from guardfs.mount.views.looking import MAX_ERRORS
 from guardfs.transcript.formats import Format
 
 OVERDUE = 8
@@ -49,11 +50,12 @@ class Views(Haunting):
 
     def _pin(self, transcript: bytes, process: ProcessKey, relies: Fingerprint, *, opening: bool) -> None:
         """*process* goes on seeing what it relies on, whatever happens to the file."""
-        owners = self._core.judge.machine.owners(transcript)
-        if opening and (len(owners) < 2 or not self._core.judge.enforces):
+        judge = self._core.judge
+        owners, enforcing = judge.machine.owners(transcript), judge.enforcing(transcript)
+        if judge.off or (opening and (len(owners) < 2 or not enforcing)):
             return
         staged = self.of.get(transcript)
-        if not opening and staged is None and not self._core.judge.enforces:
+        if not opening and staged is None and not enforcing:
             return
         staged = self.staged(transcript)
         if staged is None or (opening and not staged.staging.pins(owners, process)):
@@ -75,13 +77,17 @@ class Views(Haunting):
 
     def due(self, transcript: bytes, *, now: bool = False) -> None:
         """Rebase what waits for *transcript*, if its time has come. now: nobody is to be waited for but those who rely
-        on the file."""
-        staged = self.of.get(transcript)
-        if staged is None or (not now and self.lingers(staged)):
+        on the file; and while the guard is switched off not even they."""
+        staged, off = self.of.get(transcript), self._core.judge.off
+        if staged is None or (not now and not off and self.lingers(staged)):
             return
         machine, staging = self._core.judge.machine, staged.staging
-        held = not now and machine.held(transcript)
-        ready = staging.ready(machine.owners(transcript), machine.away(transcript), held)
+        ready: list[Branch] | None
+        if off:
+            ready = sorted(staging.branches, key=lambda branch: branch.order)
+        else:
+            held = not now and machine.held(transcript)
+            ready = staging.ready(machine.owners(transcript), machine.away(transcript), held)
         if ready is None:
             return
         staging.hold, staging.forgive, staging.lingers = None, False, (0, 0)
@@ -101,11 +107,53 @@ class Views(Haunting):
                 break  # the order is kept: the others wait with it
         self._leave(staged)
 
-    def everything_due(self, *, now: bool = False) -> int:
-        """Try all; how many branches are left."""
+    def everything_due(self) -> None:
+        """Try all. One that goes wrong does not keep the others."""
         for transcript in list(self.of):
-            self.due(transcript, now=now)
-        return sum(len(staged.lives) for staged in self.of.values())
+            if self._errors.get(transcript, 0) >= 2 * MAX_ERRORS:
+                continue  # what it has is in the journal, for the next mount
+            try:
+                self.due(transcript)
+            except Exception:
+                self._core.internal_error("rebase")
+                self.went_wrong(transcript)
+
+    def waiting(self, transcript: bytes = b"") -> list[dict[str, Any]]:
+        """The branches of *transcript*, or of all, that are not rebased, and the files that lost their name. why: a
+        fence is open, the lock is held, the agent may look once more (linger), or the rebase has failed. Times in ns
+        since the epoch, sizes in bytes."""
+        return [
+            facts
+            for name, staged in self.of.items()
+            if not transcript or name == transcript
+            for facts in self._waiting(name, staged)
+        ]
+
+    def _waiting(self, transcript: bytes, staged: Staged) -> list[dict[str, Any]]:
+        machine = self._core.judge.machine
+        if machine.owners(transcript) or machine.away(transcript):
+            why = "fence"
+        elif self.lingers(staged):
+            why = "linger"
+        else:
+            why = "lock" if machine.held(transcript) else "failed"
+        about = {"path": text(transcript), "why": why}
+        found = [
+            {
+                **about,
+                "branch": live.branch.number,
+                "lane": live.branch.lane,
+                "bytes": live.branch.size,
+                "base": live.branch.base,
+                "opened_ns": live.branch.opened,
+                "error": self.failing.get(live.branch.number, ""),
+            }
+            for live in staged.lives.values()
+        ]
+        if staged.ghost is not None:
+            number, ghost = staged.ghost
+            found.append({**about, "ghost": number, "lane": ghost.lane, "file": text(ghost.name)})
+        return found
 
     def _leave(self, staged: Staged) -> None:
         staging = staged.staging
@@ -133,7 +181,8 @@ class Views(Haunting):
         self._store.close()
 
     def facts(self) -> dict[str, Any]:
-        """For `status`. Times in ns since the epoch, sizes in bytes."""
+        """For `status`. Times in ns since the epoch, sizes in bytes. failing: branches whose rebase failed, and is
+        tried again."""
         lives = [live for staged in self.of.values() for live in staged.lives.values()]
         return {
             "enforcing": self._core.judge.enforces,
@@ -142,20 +191,11 @@ class Views(Haunting):
             "oldest_ns": min((live.branch.opened for live in lives), default=None),
             "merged": self.merged,
             "failed": self.failed,
+            "failing": len(self.failing),
             "conflicts": self.conflicts,
             "passed": self.passed,
             "given_up": len(self.given_up),
             "held": self.waits.held,
             "ghosts": sum(staged.ghost is not None for staged in self.of.values()),
-            "list": [
-                {
-                    "path": text(live.staged.staging.transcript),
-                    "branch": live.branch.number,
-                    "lane": live.branch.lane,
-                    "bytes": live.branch.size,
-                    "base": live.branch.base,
-                    "opened_ns": live.branch.opened,
-                }
-                for live in lives[:100]
-            ],
+            "list": self.waiting()[:100],
         }
