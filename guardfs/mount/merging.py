@@ -13,6 +13,7 @@ Whoever comes after a crash finds an intent, compares it with the file, and does
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from guardfs.transcript.formats import Format, Place
 from guardfs.transcript.positions import positions
 from guardfs.transcript.rebase import Rebased, merge, rebase
 from guardfs.transcript.tail import tail
+
+log = logging.getLogger("guardfs.views")
 
 _CHUNK = 1 << 20
 _FIRST = 64 << 10
@@ -55,7 +58,7 @@ class Merged(NamedTuple):
 
 class Merger:
     """Works in the directory *dir_fd* of the transcript; names are those there. Errors of the disk are OSError, and
-    leave the branch in the journal."""
+    leave the branch in the journal, and the transcript as it was."""
 
     def __init__(self, store: BranchStore, below: Backing, format: Format) -> None:
         self._store = store
@@ -67,10 +70,12 @@ class Merger:
     def merge(self, file: BranchFile, dir_fd: int, name: bytes, stamp: str) -> Merged:
         """Rebase *file* onto *name*. stamp: for the name of a conflict."""
         begun = self._store.begun(file)
+        rest: bytes | None = None
         if begun is not None:
             finished = self._finish(file, dir_fd, name, *begun)
-            if finished is not None:
+            if isinstance(finished, Merged):
                 return finished
+            rest = finished
             self._store.forget(file)
         facts = file.facts
         target = self._open(dir_fd, name)
@@ -78,6 +83,8 @@ class Merger:
             if file.size == 0 and not facts.whole and not facts.replaces:
                 self._store.drop(file)
                 return Merged("empty", name)
+            if rest is not None and target is not None:
+                return self._append(file, name, target, rest)
             if target is None:
                 if facts.exists:
                     return self._conflict(file, dir_fd, name, stamp)
@@ -100,14 +107,20 @@ class Merger:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 return None  # another kind of file has taken the name
             raise
-        if not stat.S_ISREG(self._below.fstat(fd).st_mode):
+        try:
+            regular = stat.S_ISREG(self._below.fstat(fd).st_mode)
+        except OSError:
+            self._below.close(fd)
+            raise
+        if not regular:
             self._below.close(fd)
             return None
         return fd
 
-    def _append(self, file: BranchFile, name: bytes, target: int) -> Merged:
+    def _append(self, file: BranchFile, name: bytes, target: int, rest: bytes | None = None) -> Merged:
+        """rest: what is left of the branch, if not all of it."""
         st = self._below.fstat(target)
-        found = self.onto(target, st.st_size, file.read(file.size, 0))
+        found = self.onto(target, st.st_size, file.read(file.size, 0) if rest is None else rest)
         mtime = max(st.st_mtime_ns, file.written)
         return self._add(file, name, target, found, mtime)
 
@@ -117,7 +130,12 @@ class Merger:
             size=st.st_size, inode=st.st_ino, device=st.st_dev, added=len(found.data), mtime=mtime
         )
         self._store.begin(file, intent, found.data)
-        self.append(target, found.data, st.st_size, mtime)
+        try:
+            self.append(target, found.data, st.st_size, mtime)
+        except OSError:
+            self._undo(target, found.data, st)
+            raise
+        self._keep(file, target)
         self._store.drop(file)
         return _merged("appended", name, found, st.st_size + len(found.data))
 
@@ -125,11 +143,36 @@ class Merger:
         """Put *data* at the end, *at*, and give the file its modification time back."""
         done = 0
         while done < len(data):
-            done += self._below.pwrite(target, data[done : done + _CHUNK], at + done)
+            end = data.rfind(b"\n", done, done + _CHUNK) + 1 or done + _CHUNK  # whole records, if that can be
+            done += self._below.pwrite(target, data[done:end], at + done)
             self._store.step("merge.appending")
         self._store.step("merge.appended")
-        self._below.utimens(b"/proc/self/fd/%d" % target, (0, libc.UTIME_OMIT), divmod(mtime, 1_000_000_000))
+        self._set_time(target, mtime)
         self._store.step("merge.timed")
+
+    def _set_time(self, target: int, mtime: int) -> None:
+        try:
+            self._below.utimens(
+                b"/proc/self/fd/%d" % target, (0, libc.UTIME_OMIT), divmod(mtime, 1_000_000_000)
+            )
+        except OSError as error:  # the records are there, which is what counts
+            log.warning("the modification time of a transcript cannot be kept: %s", error.strerror)
+
+    def _undo(self, target: int, data: bytes, before: os.stat_result) -> None:
+        """A part of *data* at most was appended: take it back, unless somebody has gone on behind it."""
+        try:
+            size = self._below.fstat(target).st_size
+            there = self._below.pread(target, len(data), before.st_size)
+            if size == before.st_size + len(there) and data.startswith(there):
+                self._below.ftruncate(target, before.st_size)
+                self._set_time(target, before.st_mtime_ns)
+        except OSError:
+            pass  # the intent is there: it is finished at the next attempt
+
+    def _keep(self, file: BranchFile, target: int) -> None:
+        """What was synced in the journal is to be so in the file, before the journal forgets it."""
+        if file.synced:
+            self._below.fsync(target)
 
     def onto(self, target: int, size: int, data: bytes) -> Rebased:
         """*data* as it is to be appended to the open file *target* of *size* bytes."""
@@ -198,6 +241,7 @@ class Merger:
             replaces=True,
             mtime=mtime,
             temporary=temporary,
+            name=name,
         )
         self._store.begin(file, intent, added)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -211,6 +255,7 @@ class Merger:
                 below.fchown(fd, uid, gid)
             below.fchmod(fd, mode)
             self.append(fd, data + added, 0, mtime)
+            self._keep(file, fd)
             self._store.step("merge.replacing")
             below.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         except BaseException:
@@ -219,6 +264,8 @@ class Merger:
         finally:
             below.close(fd)
         self._store.step("merge.replaced")
+        if file.synced:
+            self._sync_directory(dir_fd)
         self._store.drop(file)
         return _merged(result, name, found, len(data) + len(added))
 
@@ -228,6 +275,13 @@ class Merger:
         other = b"%b.conflict.%b.%b" % (name, lane, stamp.encode())
         found = Rebased(b"", None, 0, 0, 0, 0, True)
         return self._take(file, dir_fd, other, None, file.read(file.size, 0), b"", "conflict", found)
+
+    def _sync_directory(self, dir_fd: int) -> None:
+        fd = self._below.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            self._below.fsync(fd)
+        finally:
+            self._below.close(fd)
 
     def _discard(self, dir_fd: int, name: bytes) -> None:
         try:
@@ -239,8 +293,9 @@ class Merger:
 
     def _finish(
         self, file: BranchFile, dir_fd: int, name: bytes, intent: Intent, added: bytes
-    ) -> Merged | None:
-        """Do what is left of a rebase that was begun; None where it did nothing yet, or cannot be told."""
+    ) -> Merged | bytes | None:
+        """Do what is left of a rebase that was begun; None where it did nothing yet, or cannot be told. Where somebody
+        else has gone on behind a part of it: the rest, which must be rebased once more."""
         if intent.replaces:
             return self._finish_replacing(file, dir_fd, name, intent, added)
         target = self._open(dir_fd, name)
@@ -251,15 +306,20 @@ class Merger:
             if (st.st_ino, st.st_dev) != (intent.inode, intent.device) or st.st_size < intent.size:
                 return None
             there = self._below.pread(target, len(added), intent.size)
-            if not added.startswith(there) or (
-                len(there) < len(added) and st.st_size > intent.size + len(there)
-            ):
-                return None  # somebody else went on behind it
             if not there and added:
                 return None  # not begun: what is the leaf may be another one by now
-            self.append(target, added[len(there) :], intent.size + len(there), intent.mtime)
+            if not added.startswith(there):
+                return added[done:] if (done := _common(added, there)) else None
+            end = intent.size + len(added)
+            if st.st_size <= end:  # else somebody has gone on behind it, and made the time his own
+                try:
+                    self.append(target, added[len(there) :], intent.size + len(there), intent.mtime)
+                except OSError:
+                    self._undo(target, added, os.stat_result((*st[:6], intent.size, *st[7:])))
+                    raise
+            self._keep(file, target)
             self._store.drop(file)
-            return Merged("done", name, size=intent.size + len(added))
+            return Merged("done", name, size=end)
         finally:
             self._below.close(target)
 
@@ -267,7 +327,8 @@ class Merger:
         self, file: BranchFile, dir_fd: int, name: bytes, intent: Intent, added: bytes
     ) -> Merged | None:
         self._discard(dir_fd, intent.temporary)
-        target = self._open(dir_fd, name)
+        made = intent.name or name
+        target = self._open(dir_fd, made)
         if target is None:
             return None
         try:
@@ -275,14 +336,25 @@ class Merger:
             if (st.st_ino, st.st_dev) == (intent.inode, intent.device) or st.st_size < intent.size:
                 return None
             wanted = file.read(file.size, 0) + added
-            if not intent.inode and not added:  # made from nothing: headers may have been dropped
+            if made == name and not intent.inode:  # made from nothing: headers may have been dropped
                 wanted = rebase(wanted, self.format, leaf=None, header=False, newline=True).data
             if self._below.pread(target, intent.size, 0) != wanted:
                 return None
+            if file.synced:
+                self._keep(file, target)
+                self._sync_directory(dir_fd)
             self._store.drop(file)
-            return Merged("done", name, size=st.st_size)
+            return Merged("done", made, size=st.st_size)
         finally:
             self._below.close(target)
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Bytes of the whole lines that both begin with."""
+    at = 0
+    while (end := one.find(b"\n", at) + 1) and other.startswith(one[at:end], at):
+        at = end
+    return at
 
 
 def _merged(result: Result, name: bytes, found: Rebased, size: int) -> Merged:

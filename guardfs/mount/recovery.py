@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from guardfs.audit.event import Notice
 from guardfs.mount.backing import Backing
 from guardfs.mount.merging import Merged, Merger
-from guardfs.state.branches import BranchFacts, BranchStore, GhostFacts
+from guardfs.state.branches import BranchFacts, BranchFile, BranchStore, GhostFacts
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -46,15 +46,25 @@ def notice_of(found: Recovered, wall: int) -> Notice:
 
 
 def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) -> list[Recovered]:
-    """Bring all that *store* holds of the directory *root_fd* to its end. What cannot be done for now stays there."""
+    """Bring all that *store* holds of the directory *root_fd* to its end. What cannot be done for now stays there.
+
+    Of a transcript what was begun comes first, since it knows the file as it was; then what its owner wrote to a file
+    that had lost its name; then the others as they began. Behind one that cannot be done, the others wait.
+    """
     found: list[Recovered] = []
     for number, ghost in sorted(store.load().items()):
         try:
             _lay(store, number, ghost, root_fd, below)
         except OSError as error:
             found.append(Recovered(ghost.transcript, ghost.lane, None, error.strerror or str(error)))
-    for file in sorted(store.files.values(), key=lambda file: (not file.facts.follows, file.number)):
+    stuck: set[bytes] = set()
+    for file in sorted(store.files.values(), key=lambda file: _order(store, file)):
         facts = file.facts
+        if facts.transcript in stuck:
+            found.append(
+                Recovered(facts.transcript, facts.lane, None, "another branch is to be rebased before it")
+            )
+            continue
         directory, name = os.path.split(facts.transcript)
         merged, failure = None, ""
         try:
@@ -65,9 +75,14 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
                 os.close(dir_fd)
         except OSError as error:
             failure = error.strerror or str(error)
+            stuck.add(facts.transcript)
         if merged is None or merged.result != "empty":
             found.append(Recovered(facts.transcript, facts.lane, merged, failure))
     return found
+
+
+def _order(store: BranchStore, file: BranchFile) -> tuple[object, ...]:
+    return (store.begun(file) is None, file.facts.key != "ghost", file.facts.opened, file.number)
 
 
 def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below: Backing) -> None:
@@ -85,24 +100,27 @@ def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below
         tail = below.pread(fd, max(0, st.st_size - ghost.size), ghost.size)
     finally:
         below.close(fd)
-    named = ghost.anew and _exists(ghost.transcript, root_fd, below)
-    if tail and named:
+    carried = number in store.carried
+    named = carried or (ghost.anew and _exists(ghost.transcript, root_fd, below))
+    if tail and named and not carried:
         store.create(
             lambda new: BranchFacts(
                 number=new,
                 transcript=ghost.transcript,
                 lane=ghost.lane or "owner",
+                key="ghost",
                 exists=False,
                 whole=True,
                 opened=st.st_mtime_ns,
             ),
             [tail],
             follows=number,
+            written=st.st_mtime_ns,
         )
-    else:
-        store.rest(number)
     if ghost.removed and (named or not tail):
         below.unlink(ghost.name, dir_fd=root_fd)
+        store.step("ghost.removed")
+    store.rest(number)
 
 
 def _exists(name: bytes, root_fd: int, below: Backing) -> bool:

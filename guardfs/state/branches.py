@@ -63,7 +63,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """A rebase that has begun. size: of the transcript before it, bytes; inode, device: which file that was, 0 where
     there was none. added: bytes of `.out`. replaces: the transcript becomes the branch's data and then `.out`; else
     `.out` is appended. mtime: what the file's modification time becomes, ns. temporary: name of the file that takes the
-    transcript's name."""
+    place of *name*, which is the transcript's or, of a conflict, one of its own."""
 
     format: int = FORMAT
     size: int
@@ -73,6 +73,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     replaces: bool = False
     mtime: int = 0
     temporary: bytes = b""
+    name: bytes = b""
 
 
 class GhostFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +94,8 @@ class GhostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BranchFile:
-    """One branch on the disk. fd: its data, open to read and write. size: of that. synced: all of it was brought to the
-    disk."""
+    """One branch on the disk. fd: its data, open to read and write. size: of that. synced: some of it was brought to
+    the disk, or may have been, and must not leave it before it is there in another file."""
 
     __slots__ = ("_store", "facts", "fd", "size", "synced")
 
@@ -113,8 +114,7 @@ class BranchFile:
         """pwrite(2) of all of *data*; OSError(ENOSPC) also where the journal's bound would be passed."""
         store = self._store
         grown = max(0, offset + len(data) - self.size)
-        if self.size + grown > store.max_branch or store.total + grown > store.max_total:
-            raise OSError(errno.ENOSPC, "the journal's bound is reached (fence.max_branch, fence.max_staged)")
+        self._bound(grown)
         store.step("branch.write")
         done = 0
         try:
@@ -127,8 +127,12 @@ class BranchFile:
         store.step("branch.written")
         self.size += grown
         store.total += grown
-        self.synced = False
         return len(data)
+
+    def _bound(self, grown: int) -> None:
+        store = self._store
+        if grown and (self.size + grown > store.max_branch or store.total + grown > store.max_total):
+            raise OSError(errno.ENOSPC, "the journal's bound is reached (fence.max_branch, fence.max_staged)")
 
     def _cut(self, size: int) -> None:
         try:
@@ -137,9 +141,8 @@ class BranchFile:
             pass
 
     def truncate(self, size: int) -> None:
-        """ftruncate(2)."""
-        if size > self._store.max_branch:
-            raise OSError(errno.ENOSPC, "the journal's bound is reached (fence.max_branch)")
+        """ftruncate(2); bounded like `write`."""
+        self._bound(max(0, size - self.size))
         self._store.step("branch.truncate")
         os.ftruncate(self.fd, size)
         self._store.total += size - self.size
@@ -151,9 +154,9 @@ class BranchFile:
 
     def sync(self) -> None:
         """fsync(2); may be called by any thread."""
-        os.fsync(self.fd)
-        self._store.sync_directory()
         self.synced = True
+        os.fsync(self.fd)
+        self._store.sync(self.number)
 
     @property
     def written(self) -> int:
@@ -176,14 +179,23 @@ class BranchStore:
         self.pwrite: Callable[[int, bytes, int], int] = os.pwrite
         self._next = 1
         self.files: dict[int, BranchFile] = {}
+        self.carried: set[int] = set()
+        """Ghosts of which a branch has what was written there."""
 
     # ---- branches
 
     def create(
-        self, make: Callable[[int], BranchFacts], content: Iterable[bytes] = (), follows: int = 0
+        self,
+        make: Callable[[int], BranchFacts],
+        content: Iterable[bytes] = (),
+        follows: int = 0,
+        written: int = 0,
     ) -> BranchFile:
-        """A new branch that holds *content*; *make* is given its number. It takes the place of the branch or ghost
-        *follows*. Whole, or not at all."""
+        """A new branch that holds *content*; *make* is given its number. Whole, or not at all.
+
+        It takes the place of the branch *follows*; of a ghost it takes what was written there, which `rest` must be
+        called for. written: when *content* was, ns since the epoch, if not now.
+        """
         self._directory()
         number = self._next
         facts = make(number)
@@ -195,6 +207,8 @@ class BranchStore:
             self.step("branch.data-made")
             for chunk in content:
                 file.write(chunk, file.size)
+            if written:
+                os.utime(fd, ns=(written, written))
             self._put(number, "json", msgspec.json.encode(facts))
         except BaseException:
             os.close(fd)
@@ -205,9 +219,8 @@ class BranchStore:
         self.files[number] = file
         self.step("branch.made")
         if follows in self.files:
+            file.synced = self.files[follows].synced
             self.drop(self.files[follows])
-        elif follows:
-            self.rest(follows)
         return file
 
     def describe(self, file: BranchFile, facts: BranchFacts) -> None:
@@ -225,6 +238,7 @@ class BranchStore:
         if self.files.pop(number, None) is not None:
             self.total -= file.size
             os.close(file.fd)
+            file.fd = -1
 
     # ---- rebasing
 
@@ -262,16 +276,18 @@ class BranchStore:
     def renew(self, number: int, ghost: GhostFacts) -> None:
         """More is known of a ghost."""
         self._put(number, "ghost", msgspec.json.encode(ghost))
+        self.step("ghost.renewed")
 
     def rest(self, number: int) -> None:
         """The ghost is gone."""
         self._remove(number, "ghost")
+        self.step("ghost.gone")
 
     # ---- from the disk
 
     def load(self) -> dict[int, GhostFacts]:
-        """Read what a guard that ended has left: fills `files`, answers the ghosts. Raises GuardError for files of a
-        newer guardfs; what was never finished is removed."""
+        """Read what a guard that ended has left: fills `files` and `carried`, answers the ghosts. Raises GuardError for
+        files of a newer guardfs; what was never finished is removed."""
         found: dict[int, set[str]] = {}
         try:
             names = os.listdir(self.path)
@@ -285,14 +301,19 @@ class BranchStore:
                 os.unlink(os.path.join(self.path, name))
                 continue
             found.setdefault(int(match[1]), set()).add(match[2])
+        try:
+            return self._load(found)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, found: dict[int, set[str]]) -> dict[int, GhostFacts]:
         ghosts: dict[int, GhostFacts] = {}
         followed: set[int] = set()
         for number in sorted(found, reverse=True):  # a later one may have taken an earlier one's place
             kinds = found[number]
             self._next = max(self._next, number + 1)
-            if "ghost" in kinds and number in followed:
-                self.rest(number)
-            elif "ghost" in kinds:
+            if "ghost" in kinds:
                 ghosts[number] = _decode(self._read(number, "ghost"), GhostFacts, self._file(number, "ghost"))
             elif "json" not in kinds or number in followed:
                 for kind in ("json", "merge", "out", "data"):
@@ -300,6 +321,7 @@ class BranchStore:
             else:
                 followed.add(self._load_one(number).facts.follows)
         self.files = dict(sorted(self.files.items()))
+        self.carried = followed & ghosts.keys()
         return ghosts
 
     def _load_one(self, number: int) -> BranchFile:
@@ -307,6 +329,7 @@ class BranchStore:
         fd = os.open(self._file(number, "data"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = os.fstat(fd).st_size
         file = self.files[number] = BranchFile(self, facts, fd, size)
+        file.synced = True  # for all that is known
         self.total += size
         return file
 
@@ -316,13 +339,17 @@ class BranchStore:
             os.close(file.fd)
         self.files.clear()
 
-    def sync_directory(self) -> None:
-        """Bring the names to the disk."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def sync(self, number: int) -> None:
+        """Bring what is said of branch *number*, and the names, to the disk. May be called by any thread."""
+        for path in (self._file(number, "json"), self.path):
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # rebased meanwhile
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def _directory(self) -> None:
         os.makedirs(self.path, mode=0o700, exist_ok=True)
@@ -334,12 +361,16 @@ class BranchStore:
         path = self._file(number, kind)
         fd = os.open(f"{path}.tmp", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            done = 0
-            while done < len(data):
-                done += self.pwrite(fd, data[done:] if done else data, done)
-        finally:
-            os.close(fd)
-        os.rename(f"{path}.tmp", path)
+            try:
+                done = 0
+                while done < len(data):
+                    done += self.pwrite(fd, data[done:] if done else data, done)
+            finally:
+                os.close(fd)
+            os.rename(f"{path}.tmp", path)
+        except OSError:
+            os.unlink(f"{path}.tmp")
+            raise
 
     def _read(self, number: int, kind: str) -> bytes:
         with open(self._file(number, kind), "rb") as file:

@@ -88,22 +88,22 @@ class Haunting(Rebasing):
         branches are to be added to it."""
         assert staged.ghost is not None
         core, (number, ghost), node = self._core, staged.ghost, staged.node
-        tail = b""
+        tail, written = b"", 0
         try:
             fd = core.below.open(b"/proc/self/fd/%d" % staged.ghost_fd, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                size = core.below.fstat(fd).st_size
-                tail = core.below.pread(fd, max(0, size - ghost.size), ghost.size)
+                st = core.below.fstat(fd)
+                tail, written = (
+                    core.below.pread(fd, max(0, st.st_size - ghost.size), ghost.size),
+                    st.st_mtime_ns,
+                )
             finally:
                 core.below.close(fd)
         except OSError as error:
             log.warning("%s: cannot read what its owner wrote: %s", text(ghost.transcript), error)
             return
         named = ghost.anew and self._exists(staged)
-        if tail and named:
-            self._carry(staged, number, ghost, tail, place)
-        else:
-            self._store.rest(number)
+        live = self._carry(staged, number, ghost, tail, written) if tail and named else None
         if ghost.removed and (named or not (tail or waits)):
             self._remove(ghost)
         elif ghost.removed:
@@ -114,6 +114,9 @@ class Haunting(Rebasing):
                 text(ghost.name),
             )
             self.conflicts += 1
+        self._store.rest(number)
+        if live is not None:
+            self._rebase(staged, live, place)
         if node is not None:
             node.view = None
             node.names = []
@@ -133,9 +136,7 @@ class Haunting(Rebasing):
             )
         )
 
-    def _carry(
-        self, staged: Staged, number: int, ghost: GhostFacts, tail: bytes, place: tuple[Node, bytes]
-    ) -> None:
+    def _carry(self, staged: Staged, number: int, ghost: GhostFacts, tail: bytes, written: int) -> Live:
         """What the owner wrote behind the ghost's *size* becomes the first branch."""
         wall = self._core.clock()
         file = self._store.create(
@@ -143,19 +144,21 @@ class Haunting(Rebasing):
                 number=new,
                 transcript=ghost.transcript,
                 lane=ghost.lane or "owner",
+                key="ghost",
                 exists=False,
                 whole=True,
                 opened=wall,
             ),
             [tail],
             follows=number,
+            written=written,
         )
         branch = Branch(file.number, Key("lane", (0, 0), ""), "owner", ABSENT, order=0, wall=wall)
-        branch.wrote(len(tail), wall)
+        branch.wrote(len(tail), written)
         live = Live(staged, branch, file, -1)
         staged.lives[branch.number] = live
         staged.staging.branches.append(branch)
-        self._rebase(staged, live, place)
+        return live
 
     def _exists(self, staged: Staged) -> bool:
         core = self._core
@@ -176,6 +179,7 @@ class Haunting(Rebasing):
         except OSError as error:
             log.warning("%s: cannot be removed: %s", text(ghost.name), error.strerror)
             return
+        self._store.step("ghost.removed")
         core.expect(parent, name, gone=True)
         core.nodes.unname(parent, name)
         core.forget_entry(parent.id, name)
