@@ -14,6 +14,7 @@ import time
 
 import demo_show as show
 from demo_guard import HERE, DemoError, Guarded, Process, on_terminate
+from demo_race import show_race, transcripts
 from rich.console import Console
 from rich.markup import escape
 
@@ -62,18 +63,6 @@ def finish(process: Process) -> None:
         raise DemoError(f"{process.name}: a writer failed: {' '.join(process.lines[-3:])}")
 
 
-def transcripts(guard: Guarded, gateway: Process) -> list[str]:
-    """The names of the gateway's transcripts, once its registry says that they are there."""
-    registry = os.path.join(guard.sessions, "sessions.json")
-    deadline = time.monotonic() + WRITERS_DONE
-    while not os.path.exists(registry):
-        if gateway.popen.poll() is not None or time.monotonic() > deadline:
-            raise DemoError(f"the gateway did not start: {' '.join(gateway.lines[-3:])}")
-        time.sleep(0.02)
-    with open(registry, encoding="utf-8") as file:
-        return [entry["sessionId"] + ".jsonl" for entry in json.load(file).values()]
-
-
 def run(console: Console) -> None:
     """The demo with writers of its own."""
     with Guarded() as guard:
@@ -102,6 +91,7 @@ def run(console: Console) -> None:
         show.show_broken(console, guard, log)
         show.show_account(console, guard)
         show.show_end(console, guard)
+    show_race(console)
 
 
 def main() -> int:

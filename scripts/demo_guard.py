@@ -144,8 +144,8 @@ class Guarded:
         self._children.append(child)
         return child
 
-    def mount(self) -> str:
-        """Put the guard over the directory; the line with which it says that it is there."""
+    def mount(self, *options: str) -> str:
+        """Put the guard over the directory, with *options*; the line with which it says that it is there."""
         self._mount = Process(
             GUARDFS,
             "mount",
@@ -156,6 +156,7 @@ class Guarded:
             self.state,
             "--audit-level",
             "transcripts",
+            *options,
         )
         self._mount.wait_line("guarding")
         if not os.path.ismount(self.sessions):

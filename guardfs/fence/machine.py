@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, READ, WRITE, Cycle
+from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, WRITE, Cycle
 from guardfs.fence.effects import NONE, Effect, FenceFacts, LockLost, LockReclaimed, Outcome
 from guardfs.fence.events import CHANGES, OPENS, Actor, Event, Kind, ProcessKey
 from guardfs.fence.fence import Place
@@ -157,17 +157,15 @@ class Machine:
             return None
         return fence.baseline
 
-    def begins(self, transcript: bytes, actor: Actor, kind: Kind) -> bool:
-        """Whether *actor* shows by this look or open that a turn begins: in its process's lock cycle, which began with
-        a read and has written nothing, a look at what is to be relied on, or the main thread's own read. A gateway that
-        only wants to know whether its reply is the last message reads, and does no more."""
+    def begins(self, transcript: bytes, actor: Actor) -> bool:
+        """Whether *actor*, who opens the transcript to read, shows by it that a turn begins: the main thread reads what
+        it is to go on from, under the lock that a pool thread of its process has taken, and nothing is written yet.
+        A gateway that only looks for its reply at the end does not read by its main thread."""
         place = self._places.get(transcript)
         cycle = None if place is None else place.cycles.get(actor.process)
         if cycle is None or WRITE in cycle.shape or MAIN_WRITE in cycle.shape:
             return False
-        if kind is Kind.OPEN_READ:
-            return actor.main and not cycle.kin(actor) and cycle.begun
-        return cycle.kin(actor) and READ in cycle.shape and LOOK not in cycle.shape
+        return actor.main and not cycle.kin(actor) and cycle.begun
 
     def reads_first(self, transcript: bytes, actor: Actor) -> bool:
         """Whether *actor*, who opens the transcript to read, does so first of all in its process's lock cycle."""
@@ -237,6 +235,10 @@ class Machine:
     def places(self) -> int:
         """Transcripts of which more is known than their token."""
         return len(self._places)
+
+    def transcripts(self) -> list[bytes]:
+        """Them."""
+        return list(self._places)
 
     def processes(self) -> frozenset[ProcessKey]:
         """Processes whose end matters: those with a cycle or a fence. The mount watches them (pidfd)."""

@@ -53,7 +53,7 @@ class Judgement(NamedTuple):
 
 class Ruling(NamedTuple):
     """What the policy says of an operation that is still to be done. relation: also ``other`` while another process is
-    at work under the lock. mark: the fence that is open, None if there is none."""
+    at work under the lock (relied). mark: the fence that is open, None if there is none."""
 
     decision: Decision
     relation: FenceRelation
@@ -62,6 +62,7 @@ class Ruling(NamedTuple):
     lock: LockRelation
     process: ProcessKey
     mark: FenceMark | None = None
+    relied: bool = False
 
 
 class Judge:
@@ -178,7 +179,8 @@ class Judge:
         lock = machine.lock(transcript, actor)
         claim = self._claims.get((*actor.process, transcript)) if self._claims else None
         relation = outcome.relation
-        if relation == "none" and machine.relied_on(transcript, actor):
+        relied = relation == "none" and machine.relied_on(transcript, actor)
+        if relied:
             relation = "other"
         decision = self._decide(
             Facts(
@@ -195,7 +197,7 @@ class Judge:
             )
         )
         mark = self._mark(outcome)
-        return Ruling(decision, relation, outcome.continues, standing, lock, actor.process, mark)
+        return Ruling(decision, relation, outcome.continues, standing, lock, actor.process, mark, relied)
 
     def judge(self, writer: Writer, happening: Happening) -> Judgement:
         """What the policy says of an operation by *writer* on a transcript or lock, and what that did to the fences."""

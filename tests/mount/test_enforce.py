@@ -140,6 +140,8 @@ def test_attributes_change_below_and_the_owner_keeps_what_it_relies_on(guard: Gu
         "os.chmod(sys.argv[1], 0o640)",
         "os.utime(sys.argv[1], (1, 1))",
         "os.link(sys.argv[1], sys.argv[1] + '.sync')",
+        "os.rename(sys.argv[1] + '.sync', sys.argv[1] + '.synced')",
+        "os.unlink(sys.argv[1] + '.synced')",
         "os.setxattr(sys.argv[1], 'user.backup', b'1')",
     ):
         elsewhere(code, path)

@@ -98,7 +98,7 @@ class Branching(Looking):
             if staged is not None:
                 actor = self.judge.actor(writer)
                 if views.lingers(staged) and (
-                    self.judge.machine.begins(path, actor, Happened.OPEN_READ)
+                    self.judge.machine.begins(path, actor)
                     or (views.overdue(staged) and self.judge.machine.reads_first(path, actor))
                 ):
                     views.due(path, now=True)

@@ -12,16 +12,14 @@ import pyfuse3
 
 from guardfs.audit.event import Kind
 from guardfs.fence.events import Kind as Happened
-from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.fence.staging import View
 from guardfs.lanes.writer import Writer
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import UNMARKED, Context, Mark, now
+from guardfs.mount.operations.core import Context, now
 from guardfs.mount.operations.enforcing import through
 from guardfs.mount.operations.haunting import Haunting
-from guardfs.mount.views import Live, Staged, fingerprint
-from guardfs.policy.judge import Ruling
+from guardfs.mount.views import Live
 
 
 class Enforced(Haunting):
@@ -58,7 +56,7 @@ class Enforced(Haunting):
         if live is not None and (fields.update_mtime or fields.update_atime):
             self.views.touch(live, _mtime(attr, fields, self.request_flags))  # type: ignore[union-attr]
         return self._keeping(  # type: ignore[no-any-return]
-            node, ruling, lambda: super(Enforced, self).setattr(node_id, attr, fields, number, ctx)
+            path, node, ruling, lambda: super(Enforced, self).setattr(node_id, attr, fields, number, ctx)
         )
 
     def _branch_of_truncate(
@@ -133,41 +131,6 @@ class Enforced(Haunting):
         self.reply.fill(node.id, self._branch_stat(live), times.entry, times.attributes)
         return self.reply.show(live.branch.shown)
 
-    def _keeping(self, node: Node, ruling: Ruling, act: Any) -> Any:
-        """Do *act*, which changes attributes of a transcript; its owner goes on seeing those that it relies on."""
-        views, path = self.views, node.path()
-        assert views is not None
-        staged = views.of.get(path)
-        owners = self.judge.machine.owners(path)
-        relies = bool(owners) and (staged is None or staged.staging.write_through(owners) is not None)
-        if ruling.decision.verdict == "allow" or ruling.standing.owners or not relies:
-            return act()
-        staged = views.staged(path)
-        if staged is None:
-            return act()
-        shown = staged.staging.held(self._real(staged))
-        self.mark = Mark("stage", True, ruling.standing.own, True)
-        try:
-            self.done = result = act()
-        finally:
-            self.mark = UNMARKED
-        real = self._real(staged)
-        if real != shown:
-            staged.staging.keep(shown, real)
-        if isinstance(result, pyfuse3.EntryAttributes) and node.view is not None:
-            return self.reply.show(node.view.shown(real))
-        return result
-
-    def _real(self, staged: Staged) -> Fingerprint:
-        """The state of the file that the owner relies on."""
-        if staged.ghost is not None:
-            return fingerprint(self.below.fstat(staged.ghost_fd))
-        name, directory = staged.name, self.fds.of(staged.parent)
-        try:
-            return fingerprint(self.below.stat(name, dir_fd=directory, follow_symlinks=False))
-        except FileNotFoundError:
-            return ABSENT
-
     @through
     def link(self, node_id: int, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         """Give a file a further name, which moves its ctime."""
@@ -193,7 +156,7 @@ class Enforced(Haunting):
         ruling = self.judge.rule(self._writer(ctx), path, Happened.ATTRIBUTES, "attributes")
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "attributes", now(), ctx, path)
-        return self._keeping(node, ruling, act)
+        return self._keeping(path, node, ruling, act)
 
 
 def _mtime(attr: Any, fields: Any, flags: int) -> int | None:

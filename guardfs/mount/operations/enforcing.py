@@ -18,12 +18,13 @@ from typing import Any, NoReturn, TypeVar
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.fence.staging import Branch, Key, View
 from guardfs.lanes.writer import Writer
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import ASIDE, UNMARKED, UNSEEN, Context, Mark
 from guardfs.mount.operations.listing import Listings
-from guardfs.mount.views import Live, Staged, Views
+from guardfs.mount.views import Live, Staged, Views, fingerprint
 from guardfs.policy.judge import Ruling
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -172,6 +173,53 @@ class Enforcing(Listings):
         if live.base_fd >= 0 and not facts.replaces:
             return self.below.fstat(live.base_fd)
         return _Made(self.below.fstat(live.file.fd), facts.mode, facts.uid, facts.gid)
+
+    def _keeping(self, path: bytes, node: Node | None, ruling: Ruling, act: Any) -> Any:
+        """Do *act*, which changes attributes of the transcript *path*, by *node* if it is answered with attributes; its
+        owner goes on seeing those that it relies on."""
+        views = self.views
+        assert views is not None
+        staged = views.of.get(path)
+        owners = self.judge.machine.owners(path)
+        relies = ruling.relied or (
+            bool(owners) and (staged is None or staged.staging.write_through(owners) is not None)
+        )
+        if ruling.decision.verdict == "allow" or ruling.standing.owners or not relies:
+            return act()
+        staged = views.staged(path)
+        if staged is None:
+            return act()
+        shown = staged.staging.held(self._real(staged))
+        self.mark = Mark("stage", True, ruling.standing.own, True)
+        try:
+            self.done = result = act()
+        finally:
+            self.mark = UNMARKED
+        real = self._real(staged)
+        if real != shown:
+            staged.staging.keep(shown, real)
+        if isinstance(result, pyfuse3.EntryAttributes) and node is not None and node.view is not None:
+            return self.reply.show(node.view.shown(real))
+        return result
+
+    def _as_owner_sees(self, node: Node, reply: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
+        """*reply*, which tells of *node* by a further name: the kernel keeps one set of attributes for a node, and its
+        owner's are to stay."""
+        shown = None if node.view is None else self.state(node)
+        return reply if shown is None else self.reply.show(shown)
+
+    def _answer(self, node: Node) -> pyfuse3.EntryAttributes:
+        return self._as_owner_sees(node, super()._answer(node))
+
+    def _real(self, staged: Staged) -> Fingerprint:
+        """The state of the file that the owner relies on."""
+        if staged.ghost is not None:
+            return fingerprint(self.below.fstat(staged.ghost_fd))
+        name, directory = staged.name, self.fds.of(staged.parent)
+        try:
+            return fingerprint(self.below.stat(name, dir_fd=directory, follow_symlinks=False))
+        except FileNotFoundError:
+            return ABSENT
 
 
 class _Made:

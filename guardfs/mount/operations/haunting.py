@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pyfuse3
 
@@ -24,6 +25,10 @@ class Haunting(Branching):
     def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove a name; a transcript's owner keeps the file until its fence closes."""
         parent = self.node(parent_id)
+        further = self._further(parent, name)
+        if further is not None:
+            act = super().unlink
+            return self._by_further_name(further, ctx, lambda: act(parent_id, name, ctx))
         node = self._fenced_entry(parent, name)
         if node is None:
             return super().unlink(parent_id, name, ctx)
@@ -62,6 +67,12 @@ class Haunting(Branching):
         """Rename; a transcript's owner keeps the file under the old name until its fence closes, and sees nothing of
         what takes the name."""
         source, target = self.node(parent_id), self.node(new_parent_id)
+        further = self._further(source, name)
+        if further is not None and self.kind(new_name) is not Kind.TRANSCRIPT:
+            act = super().rename
+            return self._by_further_name(
+                further, ctx, lambda: act(parent_id, name, new_parent_id, new_name, flags, ctx)
+            )
         onto = self._fenced_entry(target, new_name, also_absent=True)
         if (
             onto is not None
@@ -96,6 +107,37 @@ class Haunting(Branching):
         self._let_it_haunt(staged, node, held)
         return None
 
+    def _further(self, parent: Node, name: bytes) -> bytes | None:
+        """The transcript of which *name* is a further name, if the policy is to be asked about that."""
+        node = self.nodes.entry(parent, name)
+        if node is None or node.is_dir or self.views is None or self.kind(name) is Kind.TRANSCRIPT:
+            return None
+        if node.kind is Kind.TRANSCRIPT:
+            return node.path() if self._asks(node.path()) else None
+        if not self.judge.machine.places or self.stat_node(node).st_nlink < 2:
+            return None
+        for (
+            transcript
+        ) in self.judge.machine.transcripts():  # the kernel may have forgotten it by its own name
+            if self._asks(transcript) and self._is(transcript, node):
+                return transcript
+        return None
+
+    def _is(self, transcript: bytes, node: Node) -> bool:
+        """Whether *transcript* is a name of the file of *node*."""
+        try:
+            st = self.below.stat(transcript, dir_fd=self.fds.of(self.nodes.root), follow_symlinks=False)
+        except OSError:
+            return False
+        return (st.st_dev, st.st_ino) == (node.dev, node.ino)
+
+    def _by_further_name(self, transcript: bytes, ctx: Context, act: Callable[[], None]) -> None:
+        """What is done to a further name moves the transcript's ctime, which its owner does not get to see."""
+        ruling = self.judge.rule(self._writer(ctx), transcript, Happened.ATTRIBUTES, "attributes")
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "attributes", now(), ctx, transcript)
+        self._keeping(transcript, None, ruling, act)
+
     def _fenced_entry(self, parent: Node, name: bytes, *, also_absent: bool = False) -> Node | None:
         """The node of a transcript that somebody may rely on; None if the policy need not be asked. also_absent: the
         directory stands for a name that means nothing."""
@@ -112,8 +154,9 @@ class Haunting(Branching):
         staged = views.of.get(path)
         owners = machine.owners(path)
         if staged is None:
-            return bool(owners)
-        return not staged.staging.ghost and staged.staging.write_through(owners) is not None
+            return ruling.relied or bool(owners)
+        relies = ruling.relied or staged.staging.write_through(owners) is not None
+        return relies and not staged.staging.ghost
 
     def _haunt(
         self, parent: Node, name: bytes, node: Node, to: bytes, ruling: Ruling, *, removed: bool

@@ -8,7 +8,6 @@ from typing import Any
 import pyfuse3
 
 from guardfs.audit.event import Kind
-from guardfs.fence.events import Kind as Happened
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.staging import View
 from guardfs.lanes.writer import Writer
@@ -26,9 +25,13 @@ class Looking(Enforcing):
     def lookup(self, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         """Answer with the node of the caller's view."""
         views = self.views
-        if views is None or not (views.of or views.names) or self.kind(name) is not Kind.TRANSCRIPT:
+        if views is None or not (views.of or views.names):
             return super().lookup(parent_id, name, ctx)
         parent = self.node(parent_id)
+        if self.kind(name) is not Kind.TRANSCRIPT:
+            reply = super().lookup(parent_id, name, ctx)
+            node = self.nodes.entry(parent, name) if reply.st_ino else None
+            return reply if node is None else self._as_owner_sees(node, reply)
         path = self.child_path(parent, name)
         staged = views.of.get(path)
         if staged is None and path not in views.names:
@@ -52,12 +55,6 @@ class Looking(Enforcing):
         """The reply, and the id of the node in it."""
         begin = now()
         writer = self.processes.writer(ctx.pid, ctx.uid, ctx.gid)
-        if views.lingers(staged) and self.judge.machine.begins(
-            staged.staging.transcript, self.judge.actor(writer), Happened.LOOK
-        ):
-            views.due(staged.staging.transcript, now=True)
-            if staged.staging.transcript not in views.of:
-                return self._look_plainly(parent, name, ctx)
         view = views.look(staged, writer)
         if isinstance(view, Live):
             node = views.node(view)
