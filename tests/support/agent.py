@@ -26,9 +26,19 @@ def record(record_id: str, parent: str | None, role: str = "user") -> bytes:
 
 def on_pool_thread(work: Callable[[], object]) -> None:
     """As the gateway's file work is done: not by the main thread."""
-    thread = threading.Thread(target=work)
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
+    if failed:
+        raise failed[0]
 
 
 class Agent:

@@ -72,6 +72,50 @@ class Model(NamedTuple):
     gone: set[str]
 
 
+def say(said: Path, word: str, adds: Sequence[str], removes: Sequence[str]) -> None:
+    """Note that something is about to be done (``trying``) or has been (``done``) to records; or that what becomes of
+    those is of no importance (``loose``)."""
+    fd = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, json.dumps([word, adds, removes]).encode() + b"\n")
+    os.close(fd)
+
+
+def model(said: Path, first: bytes | None) -> Model:
+    """What must be in the files that began as *first* and *said*."""
+    there, trying, loose, gone = set(ids(first or b"")), set[str](), set[str](), set[str]()
+    for line in said.read_text().splitlines() if said.exists() else []:
+        word, adds, removes = json.loads(line)
+        there -= set(removes)
+        if word == "trying":
+            trying |= {*adds, *removes}
+        elif word == "done":
+            trying -= {*adds, *removes}
+            there |= set(adds)
+            gone |= set(removes)
+        elif word == "loose":
+            there -= set(adds)
+            loose |= set(adds)
+    return Model(there, trying | loose, gone)
+
+
+def check(files: dict[str, bytes], model: Model, transcript: str) -> None:
+    """Every record that must be there is, once, on the path from its file's leaf; nothing else is. Files beside the
+    transcript may hold copies of what is in it."""
+    assert not [name for name in files if name.endswith(".tmp")], sorted(files)
+    kept = [data for name, data in files.items() if ".conflict." in name]
+    assert len(kept) == len(set(kept)), "kept twice"
+    counted = Counter(ids(files.get(transcript, b"")))
+    for name, data in files.items():
+        if name != transcript:
+            counted.update(set(ids(data)) - set(counted))
+    may = model.there | model.maybe | (model.gone if kept else set())
+    assert set(counted) >= model.there, (model.there - set(counted), files)
+    assert set(counted) <= may, (set(counted) - may, files)
+    assert max(counted.values(), default=1) == 1, (counted, files)
+    for name, data in files.items():
+        assert path_from_leaf(data) == ids(data), (name, data[-400:])
+
+
 class Lab:
     """The files of a scenario. format: of the transcript."""
 
@@ -127,38 +171,12 @@ class Lab:
 
     def model(self, first: bytes | None) -> Model:
         """What must be in the files, by all that the life has said."""
-        there, trying, loose, gone = set(ids(first or b"")), set(), set(), set()
-        for line in self.said.read_text().splitlines() if self.said.exists() else []:
-            word, adds, removes = json.loads(line)
-            there -= set(removes)
-            trying = {*adds, *removes} if word == "trying" else set()
-            if word == "done":
-                there |= set(adds)
-                gone |= set(removes)
-            elif word == "loose":
-                there -= set(adds)
-                loose |= set(adds)
-        return Model(there, trying | loose, gone)
+        return model(self.said, first)
 
     def check(self, model: Model) -> None:
-        """Every record that must be there is, once, on the path from its file's leaf; nothing else is."""
-        files = {name: data for name, (data, _) in self.files().items()}
+        """The files are as they must be, and the journal holds nothing any more."""
         assert self.journal() == []
-        assert not [name for name in files if name.endswith(".tmp")], sorted(files)
-        kept = [data for name, data in files.items() if ".conflict." in name]
-        assert len(kept) == len(set(kept)), "kept twice"
-        counted = Counter(ids(files.get(os.fsdecode(NAME), b"")))
-        for data in (
-            *kept,
-            files.get("archive.jsonl", b""),
-        ):  # these may hold copies of what is in the transcript
-            counted.update(set(ids(data)) - set(counted))
-        may = model.there | model.maybe | (model.gone if kept else set())
-        assert set(counted) >= model.there, model.there - set(counted)
-        assert set(counted) <= may, set(counted) - may
-        assert max(counted.values(), default=1) == 1, counted
-        for name, data in files.items():
-            assert path_from_leaf(data) == ids(data), (name, data[-400:])
+        check({name: data for name, (data, _) in self.files().items()}, model, os.fsdecode(NAME))
 
     def remove(self) -> None:
         """Leave nothing."""
@@ -187,9 +205,7 @@ class Life:
             os._exit(KILLED)
 
     def _say(self, word: str, adds: Sequence[str], removes: Sequence[str]) -> None:
-        fd = os.open(self.lab.said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(fd, json.dumps([word, adds, removes]).encode() + b"\n")
-        os.close(fd)
+        say(self.lab.said, word, adds, removes)
 
     def _doing(
         self, act: Callable[[], object], adds: Sequence[str] = (), removes: Sequence[str] = ()
