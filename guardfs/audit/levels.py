@@ -47,7 +47,7 @@ def wanted(level: Level) -> Wanted:
 # fmt: off
 NOTICES = frozenset((
     "start", "stop", "process", "policy", "fence", "incident", "forgotten", "stale", "lock", "unseen", "gap", "torn",
-    "log", "error",
+    "log", "error", "mode", "branch", "ghost", "unstaged", "recovered",
 ))
 # fmt: on
 """What the guard itself says, at every level."""

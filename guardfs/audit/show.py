@@ -7,18 +7,18 @@ is shown with control characters escaped: a log must not be able to paint on the
 from __future__ import annotations
 
 import errno as errnos
-import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from guardfs.audit.levels import CHANGES
+from guardfs.audit.show_branches import is_bad, of_branches
+from guardfs.audit.words import safe, short, where_of
+
+__all__ = ["CYAN", "DIM", "GREEN", "OP", "RED", "WHO", "YELLOW", "Shower", "safe", "short"]
 
 RED, YELLOW, GREEN, CYAN, DIM = "31", "33", "32", "36", "2"
-
-_UUID = re.compile(r"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.I)
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 WHO = 26
 OP = 10
@@ -44,14 +44,15 @@ class Shower:
         op = str(event.get("op", "?"))
         writer = event.get("writer")
         if not isinstance(writer, dict):
-            colour = _notice_colour(op)
+            colour = _notice_colour(op, event)
             who = (f"{'guardfs':<{WHO}}", CYAN)
             what = ((f"{op:<{OP}}", colour), (_notice(op, event), colour))
             return self._fit([(self._clock(event), DIM), who, *what])
         failed = bool(event.get("errno"))
         change = op in CHANGES
         unusual = change and not failed and self._unusual(event, writer)
-        colour = RED if failed else YELLOW if unusual else "" if change else DIM
+        staged = event.get("verdict") in ("stage", "wait")
+        colour = RED if failed else YELLOW if unusual or staged else "" if change else DIM
         result = _result(event)
         parts = [
             (self._clock(event), DIM),
@@ -62,7 +63,7 @@ class Shower:
             (_much(event), DIM),
             (_records(event), GREEN),
             ("other writer" if unusual else "", YELLOW),
-            (result, RED if failed else DIM),
+            (result, RED if failed else YELLOW if staged else DIM),
         ]
         return self._fit(parts)
 
@@ -111,13 +112,6 @@ class Shower:
         return "".join(out).rstrip()
 
 
-def safe(text: str) -> str:
-    """*text* with control and direction characters as escapes."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-
-
 def _who(event: Mapping[str, Any], writer: Mapping[str, Any]) -> str:
     comm, lane = str(writer.get("comm") or ""), str(event.get("lane") or "")
     known = writer.get("known")
@@ -138,11 +132,6 @@ def _key(event: Mapping[str, Any]) -> str:
     """The session's key, as the gateway's own log writes it; nothing where only the transcript's name is known."""
     session = event.get("session")
     return safe(f"session:{session}") if isinstance(session, str) and ":" in session else ""
-
-
-def short(path: str) -> str:
-    """A path with its UUIDs cut to their first eight digits, which is how people tell sessions apart."""
-    return safe(_UUID.sub(r"\1…", path))
 
 
 def _much(event: Mapping[str, Any]) -> str:
@@ -185,7 +174,11 @@ def _record(record: Mapping[str, Any]) -> str:
 def _result(event: Mapping[str, Any]) -> str:
     number, verdict = event.get("errno"), event.get("verdict")
     if isinstance(number, int) and number:
-        return errnos.errorcode.get(number, f"errno {number}")
+        name = errnos.errorcode.get(number, f"errno {number}")
+        return safe(f"denied {name}: {event.get('rule')}") if verdict == "deny" else name
+    if verdict == "stage":
+        branch = event.get("branch")
+        return f"staged on branch {branch}" if isinstance(branch, int) else "staged"
     if isinstance(verdict, str) and verdict != "allow":
         return safe(verdict)
     if isinstance(event.get("would"), str):
@@ -204,23 +197,23 @@ def _notice(op: str, event: Mapping[str, Any]) -> str:
         return safe(f"{lost}, {event.get('from')} to {event.get('to')}: {event.get('error')}")
     if op in ("fence", "incident", "forgotten", "stale", "lock"):
         return safe(_of_fence(op, event))
+    if op in ("branch", "ghost", "unstaged", "recovered", "mode"):
+        return safe(of_branches(op, event))
     skip = ("v", "seq", "prev", "time", "op", "head")
     return safe(" ".join(f"{key}={value}" for key, value in event.items() if key not in skip))
 
 
 def _of_fence(op: str, event: Mapping[str, Any]) -> str:
     """A notice about a fence, for people."""
-    session = event.get("session")
-    where = (
-        f"session:{session}" if isinstance(session, str) and ":" in session else short(str(event.get("path")))
-    )
+    where = where_of(event)
     owner = f"{event.get('owner')}, token {event.get('token')}"
     if op == "fence":
         why = event.get("reason")
         return f"{event.get('change')} {where} {owner}" + (f": {why}" if why not in (None, "closed") else "")
     if op == "incident":
         culprit = event.get("culprit")
-        return f"a turn of {owner} died in {where}: {_by(culprit if isinstance(culprit, dict) else None)}"
+        what = "was saved" if event.get("outcome") == "saved" else "died"
+        return f"a turn of {owner} {what} in {where}: {_by(culprit if isinstance(culprit, dict) else None)}"
     if op == "forgotten":
         changes = event.get("changes")
         last = (
@@ -242,9 +235,13 @@ def _by(change: Mapping[str, Any] | None) -> str:
     return f"{change.get('change')} by {who}"
 
 
-def _notice_colour(op: str) -> str:
+def _notice_colour(op: str, event: Mapping[str, Any]) -> str:
     if op == "policy":
         return CYAN
-    if op in ("gap", "torn", "error", "incident"):
+    if op == "incident" and event.get("outcome") == "saved":
+        return GREEN
+    if op in ("branch", "ghost", "recovered"):
+        return RED if is_bad(event) else DIM
+    if op in ("gap", "torn", "error", "incident", "unstaged"):
         return RED
     return DIM if op in ("process", "log", "fence") else YELLOW

@@ -40,7 +40,7 @@ def command(path: str | None, timeout: float, as_json: bool) -> int:
     Without a fence that is open this takes an instant, or some seconds where the policy has the agent look at its reply
     once more (linger). With one it waits for --timeout. No turn is broken for it.
 
-    Exit status 0: nothing waits any more. 1: some do, each is listed.
+    Exit status 0: nothing waits any more. 1: some do, each is listed; or one of all guards does not answer.
     """
     if not math.isfinite(timeout):
         raise GuardError(f"--timeout {timeout}: not a time", "name a number of seconds")
@@ -55,9 +55,9 @@ def command(path: str | None, timeout: float, as_json: bool) -> int:
             _check(path)
             name = os.path.relpath(os.path.realpath(path), mounts[0])
             request["transcript"] = os.fsencode(name)
-    begin = time.monotonic()
+    begin, silent = time.monotonic(), set[str]()
     while True:
-        left = {mount: ask(mount, request) for mount in mounts}
+        left = _ask_all(mounts, request, None if path is not None else silent)
         whys = {each["why"] for answer in left.values() for each in answer["left"]}
         waited = time.monotonic() - begin
         if not whys or waited >= max(timeout, _SOON if whys & {"linger", "lock"} else 0.0):
@@ -71,7 +71,23 @@ def command(path: str | None, timeout: float, as_json: bool) -> int:
     else:
         for mount, answer in left.items():
             _show(mount, answer)
-    return 1 if whys else 0
+    sys.stderr.write("".join(f"guardfs: {trouble}\n" for trouble in sorted(silent)))
+    return 1 if whys or silent else 0
+
+
+def _ask_all(
+    mounts: list[str], request: dict[str, Any], silent: set[str] | None
+) -> dict[str, dict[str, Any]]:
+    """The answers, by mount. One guard that gives none does not keep the others: it is noted in *silent*, if given."""
+    left = {}
+    for mount in mounts:
+        try:
+            left[mount] = ask(mount, request)
+        except GuardError as error:
+            if silent is None:
+                raise
+            silent.add(str(error))
+    return left
 
 
 def _check(path: str) -> None:

@@ -226,6 +226,7 @@ class Daemon:
                 nursery.start_soon(self._ready, loop)
                 nursery.start_soon(self._control, loop)
                 await self._requests()
+                self.views.finish()
                 nursery.cancel_scope.cancel()
         finally:
             self.dispatcher.remove()

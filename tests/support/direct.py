@@ -38,6 +38,9 @@ class Recorder:
     def operations(self, op: str) -> list[Operation]:
         return [item for item in self.items if isinstance(item, Operation) and item.op == op]
 
+    def notices_all(self) -> list[Notice]:
+        return [item for item in self.items if isinstance(item, Notice)]
+
     def notices(self, op: str) -> list[Notice]:
         return [item for item in self.items if isinstance(item, Notice) and item.op == op]
 
