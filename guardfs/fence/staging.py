@@ -46,7 +46,7 @@ class Branch:
     file that it stands on; 0 if whole. exists: the transcript existed when it began. whole: it holds the whole file.
     size: bytes of its own. shown: what its lane is shown. order: of its first write, or of its fence's close. opened,
     written: wall clock, ns; written: of the last original write, 0 if there was none. closed: it is rebased, or given
-    up.
+    up. made: its lane sees a file; False where its owner relies on there being none, and has not made one.
     """
 
     __slots__ = (
@@ -55,6 +55,7 @@ class Branch:
         "exists",
         "key",
         "lane",
+        "made",
         "number",
         "opened",
         "order",
@@ -81,15 +82,22 @@ class Branch:
         self.opened = wall
         self.written = 0
         self.closed = False
+        self.made = True
 
     @property
     def length(self) -> int:
         """Bytes that its lane sees."""
         return self.base + self.size
 
+    def used_by(self, process: ProcessKey) -> None:
+        """*process* works on it."""
+        if process != _NOBODY:
+            self.processes.add(process)
+
     def wrote(self, size: int, wall: int) -> None:
         """Its own part has *size* bytes now."""
         self.size = size
+        self.made = True
         self.written = wall
         self.shown = self.shown._replace(size=self.length, mtime_ns=wall, ctime_ns=wall)
 
@@ -162,14 +170,24 @@ class Staging:
                 return branch
         key = Key("process", process, "") if standing.cycle else _lane(lane)
         found = self.of(key)
-        if found is not None and process != _NOBODY:
-            found.processes.add(process)
+        if found is not None:
+            found.used_by(process)
         return found or key
 
     def of(self, key: Key) -> Branch | None:
         """The branch of *key*."""
         for branch in self.branches:
             if branch.key == key:
+                return branch
+        return None
+
+    def adopt(self, process: ProcessKey) -> Branch | None:
+        """*process*, which has just opened a fence, relies on what it saw: the branch that it has worked on until now,
+        if any, is that of its fence from now on."""
+        key = Key("process", process, "")
+        for branch in self.branches:
+            if process in branch.processes and branch.key.kind == "lane" and self.of(key) is None:
+                branch.key = key
                 return branch
         return None
 

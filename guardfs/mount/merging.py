@@ -80,7 +80,7 @@ class Merger:
         facts = file.facts
         target = self._open(dir_fd, name)
         try:
-            if file.size == 0 and not facts.whole and not facts.replaces:
+            if file.size == 0 and not facts.replaces and not (facts.whole and facts.made):
                 self._store.drop(file)
                 return Merged("empty", name)
             if rest is not None and target is not None:

@@ -37,8 +37,8 @@ class BranchFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a branch is. transcript: its path below the mount, raw bytes. lane, key, process: whose it is. base: bytes
     of the file that it stands on. exists: that file existed. whole: the branch holds all of the file. replaces: another
     file is to take the name. inode, device: of the file that it stands on, 0 if none. mode, uid, gid: of the file to be
-    made, where there was none, or another takes its name. opened: ns since the epoch. follows: the branch or ghost
-    whose place it took."""
+    made, where there was none, or another takes its name. made: its lane sees a file, be it an empty one. opened: ns
+    since the epoch. follows: the branch or ghost whose place it took."""
 
     format: int = FORMAT
     number: int
@@ -50,6 +50,7 @@ class BranchFacts(msgspec.Struct, frozen=True, kw_only=True):
     exists: bool = True
     whole: bool = False
     replaces: bool = False
+    made: bool = True
     inode: int = 0
     device: int = 0
     mode: int = 0o600

@@ -47,13 +47,20 @@ class Branching(Looking):
         ruling = self.judge.rule(writer, path, Happened.CREATE, "create", truncates=truncates)
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "create", begin, ctx, path)
-        own = {"mode": mode & ~ctx.umask & 0o7777, "owner": (ctx.uid, ctx.gid)}
-        live = self._where(path, writer, ruling, node=None, what="create", **own)
+        bits, owner = mode & ~ctx.umask & 0o7777, (ctx.uid, ctx.gid)
+        live = self._where(path, writer, ruling, node=None, what="create", mode=bits, owner=owner)
         if live is None:
             if staged is not None and ruling.standing.fenced:
                 self.views.made_anew(staged)
-            return super().create(parent_id, name, mode, flags, ctx)
+            info, reply = super().create(parent_id, name, mode, flags, ctx)
+            self.done = info, reply
+            self.views.named(path, self.handles[info.fh].node.id)
+            self.handles[info.fh].settled = ruling.standing.own and not ruling.standing.owners
+            return info, reply
+        if not live.branch.made:
+            self.views.make(live, bits, owner)
         node = self.views.node(live)
+        self.views.named(path, node.id)
         info = self._branch_handle(live, node, flags)
         self._marked(
             self._mark_of(live),
@@ -192,7 +199,7 @@ class Branching(Looking):
         fd = self.views.attach(live, flags)
         info = self.handle(fd, node, flags)
         handle = self.handles[info.fh]
-        handle.live = live
+        handle.live, handle.journal = live, True
         live.handles.append(handle)
         return info
 
@@ -271,9 +278,9 @@ class Branching(Looking):
         self, handle: Handle, offset: int, data: bytes, begin: int, caller: Context
     ) -> Live | None:
         live: Live | None = handle.live
-        if live is not None and live.node is handle.node:
+        if live is not None and live.node is handle.node and live.branch.key.kind != "process":
             return live
-        if handle.torn:
+        if handle.torn or handle.settled:
             return live  # the rest of a record goes where its beginning went
         node, seen = handle.node, handle.node.seen
         path, writer = node.path(), self._writer(caller)

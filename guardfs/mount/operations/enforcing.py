@@ -109,7 +109,10 @@ class Enforcing(Listings):
             if staged is None:
                 return None
             target = staged.staging.target(standing, process, ruling.decision.lane)
-            return staged.lives[target.number] if isinstance(target, Branch) else None
+            if isinstance(target, Branch):
+                return staged.lives[target.number]
+            if node is None or not isinstance(node.view, Live):
+                return None  # else it is an open branch, and not its own
         if staged is not None and staged.staging.ghost and node is not staged.node and not standing.own:
             return None  # another file has the name, and the owner does not see it
         try:
@@ -120,6 +123,7 @@ class Enforcing(Listings):
                 return None
             target = staged.staging.target(standing, process, ruling.decision.lane)
             live = views.branch(staged, target, ruling.decision.lane, **new)
+            live.branch.used_by(process)
         except OSError as error:
             views.could_not(path, what, error)
             return None

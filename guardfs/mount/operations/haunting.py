@@ -25,6 +25,12 @@ class Haunting(Branching):
     def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove a name; a transcript's owner keeps the file until its fence closes."""
         parent = self.node(parent_id)
+        self._unlink(parent, name, ctx)
+        assert self.views is not None
+        self.views.named(self.child_path(parent, name), 0)
+
+    def _unlink(self, parent: Node, name: bytes, ctx: Context) -> None:
+        parent_id = parent.id
         further = self._further(parent, name)
         if further is not None:
             act = super().unlink
@@ -66,6 +72,18 @@ class Haunting(Branching):
     ) -> None:
         """Rename; a transcript's owner keeps the file under the old name until its fence closes, and sees nothing of
         what takes the name."""
+        self._rename(parent_id, name, new_parent_id, new_name, flags, ctx)
+        views, source, target = self.views, self.node(parent_id), self.node(new_parent_id)
+        assert views is not None
+        if views.names:  # the kernel moves its own names, too
+            path, to = self.child_path(source, name), self.child_path(target, new_name)
+            old, new = self.nodes.entry(source, name), self.nodes.entry(target, new_name)
+            views.named(path, 0 if old is None or not flags & pyfuse3.RENAME_EXCHANGE else old.id)
+            views.named(to, 0 if new is None else new.id)
+
+    def _rename(
+        self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int, ctx: Context
+    ) -> None:
         source, target = self.node(parent_id), self.node(new_parent_id)
         further = self._further(source, name)
         if further is not None and self.kind(new_name) is not Kind.TRANSCRIPT:

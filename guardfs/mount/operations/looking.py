@@ -57,6 +57,9 @@ class Looking(Enforcing):
         writer = self.processes.writer(ctx.pid, ctx.uid, ctx.gid)
         view = views.look(staged, writer)
         if isinstance(view, Live):
+            if not view.branch.made:
+                self._aside("look", begin, ctx, staged.staging.transcript, errno.ENOENT)
+                return self.reply.nothing(timeouts(Kind.TRANSCRIPT, watched=True).absent), 0
             node = views.node(view)
             return self._seen(node, begin, parent, name, ctx, self._branch_stat(view), aside=True)
         staging = staged.staging
@@ -64,7 +67,7 @@ class Looking(Enforcing):
             return self._look_outside(views, staged, parent, name, ctx)
         if staging.ghost:
             node = views.owners(staged)
-            return self._seen(node, begin, parent, name, ctx, self.stat_node(node), aside=True)
+            return self._seen_by_owner(staged, node, begin, parent, name, ctx, self.stat_node(node), writer)
         if staging.hold is None and not staging.forgive:
             return self._look_plainly(parent, name, ctx)
         return self._look_held(staged, parent, name, ctx, writer)
@@ -79,9 +82,6 @@ class Looking(Enforcing):
     ) -> tuple[pyfuse3.EntryAttributes, int]:
         """The owner looks at a file of which it is to see another state."""
         begin = now()
-        expected = None
-        if staged.staging.forgive:
-            expected = self.judge.machine.forgives(staged.staging.transcript, self.judge.actor(writer))
         try:
             st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
         except FileNotFoundError:
@@ -89,9 +89,28 @@ class Looking(Enforcing):
         node = self._known(parent, name, st, Kind.TRANSCRIPT)
         assert self.views is not None
         self.views.meet(staged, node)
+        return self._seen_by_owner(staged, node, begin, parent, name, ctx, st, writer)
+
+    def _seen_by_owner(
+        self,
+        staged: Staged,
+        node: Node,
+        begin: int,
+        parent: Node,
+        name: bytes,
+        ctx: Context,
+        st: Any,
+        writer: Writer,
+    ) -> tuple[pyfuse3.EntryAttributes, int]:
+        """What it wrote past its own lock is shown to it after its check."""
+        expected = None
+        if staged.staging.forgive:
+            expected = self.judge.machine.forgives(staged.staging.transcript, self.judge.actor(writer))
+        if self.mark is UNSEEN and staged.forgiven is not None and staged.forgiven[0] == ctx.pid:
+            expected = staged.forgiven[1]  # one look, of which the kernel asks twice
         staged.forgiven = None if expected is None else (ctx.pid, expected)
         if expected is None:
-            return self._seen(node, begin, parent, name, ctx, st, aside=False)
+            return self._seen(node, begin, parent, name, ctx, st, aside=staged.staging.ghost)
         view, node.view = node.view, Fixed(expected)
         try:
             return self._seen(node, begin, parent, name, ctx, st, aside=True)

@@ -34,6 +34,9 @@ class Branching(Looking):
             return staged.lives[target.number]
         core = self._core
         base_fd = -1
+        made = True  # but where a process relies on there being no file
+        if base is not None:
+            made = base.exists
         if base is None or base.exists:
             base_fd, st = self._open_base(staged, prefer_ghost=target.kind != "lane")
             if base is None:
@@ -51,6 +54,7 @@ class Branching(Looking):
                     base=max(0, base.size),
                     exists=base.exists,
                     whole=not base.exists,
+                    made=made,
                     inode=base.ino,
                     device=base.dev,
                     mode=mode,
@@ -65,6 +69,7 @@ class Branching(Looking):
             raise
         inode = os.fstat(file.fd).st_ino
         branch = Branch(file.number, target, lane, base, order=self._order, wall=wall, inode=inode)
+        branch.made = made
         live = Live(staged, branch, file, base_fd)
         staged.lives[branch.number] = live
         staged.staging.branches.append(branch)
@@ -147,7 +152,14 @@ class Branching(Looking):
         live.branch.number = live.file.number
         live.staged.lives[live.file.number] = live
         for handle in live.handles:
-            os.dup2(live.file.fd, handle.fd, inheritable=False)
+            if handle.journal:
+                os.dup2(live.file.fd, handle.fd, inheritable=False)
+
+    def make(self, live: Live, mode: int, owner: tuple[int, int]) -> None:
+        """Its lane creates the file; until now it saw none."""
+        uid, gid = owner
+        self.describe(live, msgspec.structs.replace(live.file.facts, made=True, mode=mode, uid=uid, gid=gid))
+        live.branch.made = True
 
     def describe(self, live: Live, facts: BranchFacts) -> None:
         """Other attributes of a file that is only to be made."""

@@ -122,6 +122,7 @@ class Haunting(Rebasing):
             node.names = []
             core.forget_node(node.id)
         core.forget_entry(staged.parent.id, staged.name)
+        self.named(ghost.transcript, 0)
         staged.ghost, staged.staging.ghost = None, False
         core.nodes.shared.pop((ghost.device, ghost.inode), None)
         os.close(staged.ghost_fd)

@@ -124,6 +124,11 @@ class Looking:
         else:
             self.names.pop(transcript, None)
 
+    def named(self, transcript: bytes, node_id: int) -> None:
+        """The kernel holds *node_id* for the name *transcript*, and not because of a look; 0: nothing."""
+        if transcript in self.names:
+            self.names[transcript] = node_id
+
     def again(self, staged: Staged, tid: int, view: Live | View) -> bool:
         """Thread *tid* is to look again, and to find *view*; False if it has just been told to."""
         if not self.tell(staged.staging.transcript, tid):

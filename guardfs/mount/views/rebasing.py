@@ -50,7 +50,7 @@ class Rebasing(Branching):
             os.close(live.base_fd)
         self._settle_file(staged, parent, merged.name)
         for handle in live.handles:
-            if handle.node is live.node:
+            if handle.journal:
                 self._reopen(parent, handle, merged.name)
             handle.live = None
         node = live.node
@@ -96,6 +96,7 @@ class Rebasing(Branching):
             core.nodes.unname(parent, name)
             core.nodes.detach(node)
             core.forget_entry(parent.id, name)
+            self.named(core.child_path(parent, name), 0)
         elif node is not None:
             core.left(node, st)
         else:
@@ -113,6 +114,7 @@ class Rebasing(Branching):
             log.warning("%s: an open file cannot follow the rebase: %s", text(name), error.strerror)
             return
         os.dup2(fd, handle.fd, inheritable=False)
+        handle.journal = False
         core.below.close(fd)
 
     def _adopt(self, parent: Node, node: Node, name: bytes) -> None:

@@ -58,8 +58,12 @@ class Views(Haunting):
         if not opening and staged is None and not enforcing:
             return
         staged = self.staged(transcript)
-        if staged is None or (opening and not staged.staging.pins(owners, process)):
+        if staged is None:
             return
+        if opening:
+            adopted = staged.staging.adopt(process)
+            if adopted is not None or not staged.staging.pins(owners, process):
+                return
         key = Key("process", process, "")
         if staged.staging.of(key) is None:
             live = self.branch(staged, key, "owner", base=relies)
