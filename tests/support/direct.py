@@ -16,6 +16,7 @@ from guardfs.mount.operations.core import Later
 from guardfs.policy.decide import Decider
 from guardfs.policy.judge import Judge
 from guardfs.policy.load import load
+from guardfs.policy.model import Policy
 from guardfs.transcript.names import NameRules
 
 ROOT = 1
@@ -55,16 +56,19 @@ class Direct(FileSystem):
         below: Backing | None = None,
         descriptors: int = 64,
         audit_required: bool = False,
+        policy: Policy | None = None,
+        processes: ProcessTable | None = None,
     ) -> None:
+        """policy: instead of `record`; processes: who the callers are, instead of what /proc says."""
         self.log = Recorder()
-        policy = load("record").policy
+        policy = policy or load("record").policy
         names = NameRules(policy.transcripts)
         super().__init__(
             root_fd=os.open(directory, os.O_PATH | os.O_DIRECTORY),
             descriptors=descriptors,
             names=names,
             judge=Judge(Decider(policy, lambda kind, name: None), names),
-            processes=ProcessTable(),
+            processes=processes or ProcessTable(),
             audit=self.log,  # type: ignore[arg-type]
             audit_required=audit_required,
             below=below,
