@@ -31,6 +31,8 @@ STORIES = {
         ["append", "short turn", "control"], b'("\x04\x1c', True),
     "a look counts though the kernel asks once, the guard having told it to forget the name": (
         ["turn", "turn", "empty", "link"], b"", True),
+    "whoever is sent past a file that has lost its name comes back to it": (
+        ["turn", "compact lines", "held open"], b"", True),
     "a header for a note stays where it was made, though its process's run is silent": (
         ["turn", "16 minutes", "mirror"], b"\x10\x1e\x15*\x06\x13\x1e", False),
 }  # fmt: skip

@@ -83,6 +83,7 @@ class Branching(Looking):
         node = self.nodes.get(node_id)
         if node is None or not self._decides(node):
             return super().open(node_id, flags, ctx)
+        self._found(node, ctx)
         view = node.view
         if isinstance(view, Live):
             self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]

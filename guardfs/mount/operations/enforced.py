@@ -39,6 +39,7 @@ class Enforced(Haunting):
         if node is None or not self._decides(node):
             return super().setattr(node_id, attr, fields, number, ctx)
         begin, path, writer = now(), node.path(), self._writer(ctx)
+        self._found(node, ctx)
         if isinstance(node.view, Live):
             self.views.came(path, ctx.pid)  # type: ignore[union-attr]
         live = node.view if isinstance(node.view, Live) else None

@@ -136,6 +136,12 @@ class Enforcing(Listings):
         if views.again(staged, ctx.pid, view):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
+    def _found(self, node: Node, ctx: Context) -> None:
+        """The caller, should it have been told to look again, has done so, and has come to *node*."""
+        staged = None if self.views is None else self.views.of.get(node.path())
+        if staged is not None:
+            staged.intents.pop(ctx.pid, None)
+
     def _marked(
         self,
         mark: Mark,
