@@ -279,7 +279,8 @@ class Branching(Looking):
         self, handle: Handle, offset: int, data: bytes, begin: int, caller: Context
     ) -> Live | None:
         live: Live | None = handle.live
-        if live is not None and live.node is handle.node and live.branch.key.kind != "process":
+        opened = live is not None and live.node is handle.node
+        if opened and live.branch.key.kind != "process":  # type: ignore[union-attr]
             return live
         if handle.torn or handle.settled:
             return live  # the rest of a record goes where its beginning went
@@ -291,9 +292,13 @@ class Branching(Looking):
         kind = Happened.APPEND if operation == "append" else Happened.REWRITE
         records = self._first(data)
         ruling = self.judge.rule(writer, path, kind, operation, records=records)
+        if opened and not (ruling.standing.own and not ruling.standing.owners):
+            return live
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "write", begin, caller, path, offset=offset, append=handle.append)
         found = self._where(path, writer, ruling, node=node, what="write")
+        if found is None and handle.journal:
+            return live  # it has no descriptor of the file
         if found is not live:
             if live is not None:
                 live.handles.remove(handle)
