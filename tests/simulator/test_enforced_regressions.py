@@ -36,6 +36,8 @@ STORIES = {
     "what is written to the branch of a fence that has closed is in it": (
         ["compaction", "turn", "unlink", "local"],
         b";\x12+\x0f#/\x1e\x07\x17\x1a.\x08\x0b(:\x10%\x04\x01\x01%", True),
+    "a file that the kernel knows by a branch only keeps its owner when its name goes": (
+        ["turn", "/new", "control", "local"], b"*##\x0b\x02\x0e'+\x06\x11)", True),
     "a header for a note stays where it was made, though its process's run is silent": (
         ["turn", "16 minutes", "mirror"], b"\x10\x1e\x15*\x06\x13\x1e", False),
 }  # fmt: skip

@@ -161,7 +161,22 @@ class Haunting(Branching):
         directory stands for a name that means nothing."""
         if self.kind(name) is not Kind.TRANSCRIPT or not self._asks(self.child_path(parent, name)):
             return None
-        return self.nodes.entry(parent, name) or (parent if also_absent else None)
+        node = self.nodes.entry(parent, name) or self._unasked(parent, name)
+        return node or (parent if also_absent else None)
+
+    def _unasked(self, parent: Node, name: bytes) -> Node | None:
+        """The node of a file that the kernel knows by a branch of another lane only."""
+        views, path = self.views, self.child_path(parent, name)
+        if views is None or path not in views.of or views.of[path].staging.ghost:
+            return None
+        try:
+            st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        node = self.nodes.remember(parent, name, st, Kind.TRANSCRIPT)
+        node.nlookup -= 1  # the kernel is not told of it
+        self.saw(node, st)
+        return node
 
     def _owner_keeps(self, path: bytes, ruling: Ruling) -> bool:
         """Whether somebody relies on the file itself, and this is another's doing."""

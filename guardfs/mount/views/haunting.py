@@ -121,6 +121,7 @@ class Haunting(Rebasing):
             node.view = None
             node.names = []
             core.forget_node(node.id)
+            self.unknown(node)
         core.forget_entry(staged.parent.id, staged.name)
         self.named(ghost.transcript, 0)
         staged.ghost, staged.staging.ghost = None, False

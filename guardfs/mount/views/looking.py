@@ -129,6 +129,12 @@ class Looking:
         if transcript in self.names:
             self.names[transcript] = node_id
 
+    def unknown(self, node: Node) -> None:
+        """*node* is needed no more: it goes, if the kernel does not know it."""
+        if node.nlookup <= 0:
+            self._core.nodes.forget(node.id, 0)
+            self._core.fds.drop(node)
+
     def again(self, staged: Staged, tid: int, view: Live | View) -> bool:
         """Thread *tid* is to look again, and to find *view*; False if it has just been told to."""
         if not self.tell(staged.staging.transcript, tid):

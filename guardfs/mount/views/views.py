@@ -166,6 +166,7 @@ class Views(Haunting):
         if staged.node is not None and staged.node.view is staged:
             staged.node.view = None
             self._core.forget_node(staged.node.id)
+            self.unknown(staged.node)
         if staged.outside is not None:
             self._core.forget_node(staged.outside.id)
         self.of.pop(staging.transcript, None)
