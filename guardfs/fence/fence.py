@@ -16,7 +16,7 @@ class Fence:
     baseline: what it expects to see, since baseline_mono and baseline_wall (ns). changes: what happened since then,
     by anybody. leaf: id of the last record that it wrote. seen: monotonic time of its last sign of life. idle:
     closed by the idle timeout; kept, because its owner may come back with what it remembers. unlocked: it has written
-    past its own lock since then.
+    since then past its own lock, or in it behind that look.
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Fence:
         self.baseline_wall = look.wall
         self.changes = look.since or Changes()
         self._own_before = None
-        self.unlocked = False
+        self.unlocked = any(change.own and change.continues for change in self.changes.all())
         if self.own_look is not None and self.own_look.mono <= look.mono:
             self.own_look = None
 

@@ -157,6 +157,13 @@ class Machine:
             return None
         return fence.baseline
 
+    def late(self, transcript: bytes, actor: Actor) -> bool:
+        """Whether the lock cycle of *actor*'s process has come to the look that it is to rely on, as far as that
+        shows: what is written now it does not expect."""
+        place = self._places.get(transcript)
+        cycle = None if place is None else place.cycles.get(actor.process)
+        return cycle is not None and len(cycle.looks) > 1
+
     def begins(self, transcript: bytes, actor: Actor) -> bool:
         """Whether *actor*, who opens the transcript to read, shows by it that a turn begins: the main thread reads what
         it is to go on from, under the lock that a pool thread of its process has taken, and nothing is written yet.

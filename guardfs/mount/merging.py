@@ -120,7 +120,10 @@ class Merger:
     def _append(self, file: BranchFile, name: bytes, target: int, rest: bytes | None = None) -> Merged:
         """rest: what is left of the branch, if not all of it."""
         st = self._below.fstat(target)
-        found = self.onto(target, st.st_size, file.read(file.size, 0) if rest is None else rest)
+        # whoever made the file anew may have copied what the owner wrote to the one before
+        known = self._ids(target) if file.facts.key == "ghost" else frozenset()
+        data = file.read(file.size, 0) if rest is None else rest
+        found = self.onto(target, st.st_size, data, known)
         mtime = max(st.st_mtime_ns, file.written)
         return self._add(file, name, target, found, mtime)
 
@@ -174,10 +177,14 @@ class Merger:
         if file.synced:
             self._below.fsync(target)
 
-    def onto(self, target: int, size: int, data: bytes) -> Rebased:
-        """*data* as it is to be appended to the open file *target* of *size* bytes."""
+    def onto(self, target: int, size: int, data: bytes, known: frozenset[str] = frozenset()) -> Rebased:
+        """*data* as it is to be appended to the open file *target* of *size* bytes. known: ids that are left out."""
         leaf, header, newline = self.end_of(target, size)
-        return rebase(data, self.format, leaf=leaf, header=header, newline=newline)
+        return rebase(data, self.format, leaf=leaf, header=header, newline=newline, known=known)
+
+    def _ids(self, fd: int) -> frozenset[str]:
+        found = (position.record.id for position in positions(self._chunks(fd), self.format))
+        return frozenset(name for name in found if name is not None)
 
     def end_of(self, fd: int, size: int) -> tuple[str | None, bool, bool]:
         """Of an open transcript: its leaf, whether it has a header, whether it ends in a newline."""

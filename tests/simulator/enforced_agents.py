@@ -135,18 +135,13 @@ class Turn:
         if delta != "end":
             yield
             if delta in ("assistant", "toolResult"):
-                records, self.pending = [*self.pending, self.next(delta)], []
-                yield from main_thread(process, "run", self._write(records))
+                yield from main_thread(process, "run", self._write(delta))
                 yield
-                with world.pool(process) as who:
-                    self._check(world.stat(process, who, "refresh"))
-                yield from self._reads_own_writes(records)
-            else:
-                with world.pool(process) as who:
-                    seen = world.stat(process, who, "refresh")
-                    if self.unseen:
-                        self.expected = seen
-                    self._check(seen)
+            with world.pool(process) as who:
+                seen = world.stat(process, who, "refresh")
+            if self.unseen:
+                self.expected = seen
+            self._check(seen)
             self.unseen = False
         yield
         release(world, process)
@@ -159,9 +154,12 @@ class Turn:
         with self.world.pool(self.process) as who:
             self.expected = self.world.stat(self.process, who, said)
 
-    def _write(self, records: list[Record]) -> Steps:
-        """Its own records, by the main thread, each by an open of its own; then that one looks."""
+    def _write(self, role: str) -> Steps:
+        """Its own records, by the main thread, each by an open of its own; then that one looks. A pool thread reads
+        them."""
         world, process, main = self.world, self.process, self.process.main
+        records, self.pending = [*self.pending, self.next(role)], []
+        destroyed = world.destroyed
         for record in records:
             file = yield from world.open(process, main, APPEND)
             assert file is not None
@@ -169,12 +167,9 @@ class Turn:
             yield
             world.close(process, main, file)
         self.expected = world.stat(process, main, "stat, after its own write")
-
-    def _reads_own_writes(self, records: list[Record]) -> Steps:
-        destroyed = self.world.destroyed
-        with self.world.pool(self.process) as who:
-            data = yield from self.world.read(self.process, who)
-        has_all(self.world, self.process, data, records, destroyed)
+        with world.pool(process) as who:
+            data = yield from world.read(process, who)
+        has_all(world, process, data, records, destroyed)
 
     def outside(self, role: str) -> Steps:
         """A record of the run that is written without the lock. After a message it looks; after control metadata it

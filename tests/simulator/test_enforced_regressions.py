@@ -38,6 +38,10 @@ STORIES = {
         b";\x12+\x0f#/\x1e\x07\x17\x1a.\x08\x0b(:\x10%\x04\x01\x01%", True),
     "a file that the kernel knows by a branch only keeps its owner when its name goes": (
         ["turn", "/new", "control", "local"], b"*##\x0b\x02\x0e'+\x06\x11)", True),
+    "what was copied from a file that has lost its name is not carried on as well": (
+        ["turn", "compact lines", "compact lines"], b"", True),
+    "what a run writes in its lock, behind the look that it relies on, is forgiven": (
+        ["short turn", "control"], b"\x00" * 12 + b"\x01\x01", True),
     "a header for a note stays where it was made, though its process's run is silent": (
         ["turn", "16 minutes", "mirror"], b"\x10\x1e\x15*\x06\x13\x1e", False),
 }  # fmt: skip

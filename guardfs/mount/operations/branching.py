@@ -305,7 +305,11 @@ class Branching(Looking):
             if found is not None:
                 found.handles.append(handle)
             handle.live = found
-        if found is None and ruling.standing.owners and ruling.lock != "own":
+        if (
+            found is None
+            and ruling.standing.owners
+            and (ruling.lock != "own" or self.judge.machine.late(path, self.judge.actor(writer)))
+        ):
             staged = None if self.views is None else self.views.staged(path)
             if staged is not None:
                 staged.staging.forgive = True
