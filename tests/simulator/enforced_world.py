@@ -25,6 +25,7 @@ from guardfs.mount.caller import Caller
 from guardfs.mount.merging import Merger
 from guardfs.mount.recovery import recover
 from guardfs.mount.views import Live, Views
+from guardfs.policy.decide import Decider
 from guardfs.policy.load import load
 from guardfs.policy.model import Policy
 from guardfs.state.branches import BranchStore
@@ -41,14 +42,14 @@ _LINE = re.compile(rb'\{"type":"(\w+)","id":"([\w-]+)"(?:,"parentId":(?:null|"([
 _ID = re.compile(rb'"id":"([\w-]+)"')
 
 
-def policy() -> Policy:
+def _policy() -> Policy:
     """OpenClaw's, enforced, and not waiting for what a gateway may still have to say after its turn."""
-    shipped = load(str(Path(__file__).parents[2] / "policy/openclaw.toml")).policy
+    shipped = load(str(Path(__file__).parents[2] / "policy/openclaw.toml"), trust=False).policy
     fence = msgspec.structs.replace(shipped.fence, linger="0s")
     return msgspec.structs.replace(shipped, mode="enforce", fence=fence)
 
 
-POLICY = policy()
+DECIDER = Decider(_policy(), lambda kind, name: None)
 
 
 class GuardDied(BaseException):
@@ -137,7 +138,7 @@ class World:
     # ---- the guard
 
     def _mount(self) -> None:
-        self.guard = guard = Direct(self.directory, policy=POLICY, processes=self.table)
+        self.guard = guard = Direct(self.directory, decider=DECIDER, processes=self.table)
         guard.log.wanted = False
         guard._never_waits = True
         judge = guard.judge

@@ -16,7 +16,6 @@ from guardfs.mount.operations.core import Later
 from guardfs.policy.decide import Decider
 from guardfs.policy.judge import Judge
 from guardfs.policy.load import load
-from guardfs.policy.model import Policy
 from guardfs.transcript.names import NameRules
 
 ROOT = 1
@@ -56,18 +55,18 @@ class Direct(FileSystem):
         below: Backing | None = None,
         descriptors: int = 64,
         audit_required: bool = False,
-        policy: Policy | None = None,
+        decider: Decider | None = None,
         processes: ProcessTable | None = None,
     ) -> None:
-        """policy: instead of `record`; processes: who the callers are, instead of what /proc says."""
+        """decider: of another policy than `record`; processes: who the callers are, instead of what /proc says."""
         self.log = Recorder()
-        policy = policy or load("record").policy
-        names = NameRules(policy.transcripts)
+        decider = decider or Decider(load("record").policy, lambda kind, name: None)
+        names = NameRules(decider.policy.transcripts)
         super().__init__(
             root_fd=os.open(directory, os.O_PATH | os.O_DIRECTORY),
             descriptors=descriptors,
             names=names,
-            judge=Judge(Decider(policy, lambda kind, name: None), names),
+            judge=Judge(decider, names),
             processes=processes or ProcessTable(),
             audit=self.log,  # type: ignore[arg-type]
             audit_required=audit_required,
