@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.simulator import enforced_agents as agents
 from tests.simulator.enforced_agents import Steps, Turn
-from tests.simulator.enforced_world import BrokenError, GuardDied, Process, World
+from tests.simulator.enforced_world import TRANSCRIPT, BrokenError, GuardDied, Process, World
 
 _IN_GATEWAY: dict[str, Callable[[World, Process], Steps]] = {
     "turn": lambda world, gateway: Turn(world, gateway, ("", "assistant")).steps(),
@@ -86,9 +86,9 @@ def _play(world: World, parts: list[str], order: bytes, there: bool) -> None:
     for process in world.processes:
         if process.alive:
             _survive(world, lambda process=process: world.kill(process))  # type: ignore[misc]
-    _survive(world, lambda: world.views.everything_due(now=True))
-    left = world.views.everything_due(now=True)
-    if left or world.views.of or world.guard.judge.machine.open_fences:
+    _survive(world, lambda: world.views.due(TRANSCRIPT, now=True))
+    world.views.due(TRANSCRIPT, now=True)
+    if world.views.waiting() or world.views.of or world.guard.judge.machine.open_fences:
         raise BrokenError("something is left of the dead")
     world.check_guard()
     world.check_files()
