@@ -37,6 +37,12 @@ class Teller(Agent):
         super().append()
         say(self.said, "done", [name], [])
 
+    def read(self) -> bytes:
+        """It goes on from the last record of what it reads."""
+        data = super().read()
+        self.leaf = (ids(data) or [self.leaf])[-1]
+        return data
+
     def turn(self, *between: Callable[[], object]) -> None:
         """One turn, with something done after each of its cycles."""
         self.begin()
@@ -105,9 +111,9 @@ class Stories:
 
     def many(self) -> None:
         """Two turns, and a record that is rebased in pieces."""
+        name = self._name()
 
         def big() -> None:
-            name = self._name()
             data = record(name, "base0001", 1_300_000)
             say(self.said, "trying", [name], [])
             with self.path.open("ab", buffering=0) as file:
