@@ -37,10 +37,13 @@ class Cycle:
 
     actor: who created it. looks: its looks, oldest first; of many, the first ones and the last ones. orphan:
     somebody else took the lock file away; the holder does not know. leaf: id of the last record that its process
-    wrote in it. over: its holder has begun to release the lock.
+    wrote in it. over: its holder has begun to release the lock. opening: a turn has begun in it, by all that shows: its
+    fence will open when it ends.
     """
 
-    __slots__ = ("_shape", "_tids", "actor", "leaf", "looks", "mono", "orphan", "over", "spoiled", "wall")
+    __slots__ = (
+        "_shape", "_tids", "actor", "leaf", "looks", "mono", "opening", "orphan", "over", "spoiled", "wall",
+    )  # fmt: skip
 
     def __init__(self, actor: Actor, mono: int, wall: int) -> None:
         self.actor = actor
@@ -49,6 +52,7 @@ class Cycle:
         self.looks: list[Look] = []
         self.orphan = False
         self.over = False
+        self.opening = False
         self.spoiled = False  # what it read was rewritten after it looked
         self.leaf: str | None = None
         self._shape = ""
@@ -63,6 +67,18 @@ class Cycle:
     def begun(self) -> bool:
         """Whether a thread of the holder's kind has looked or read. Whoever relies on a transcript does that first."""
         return LOOK in self._shape or READ in self._shape
+
+    def begins(self, actor: Actor, kind: Kind) -> bool:
+        """Whether *actor*, of its process, shows by this look or open that a turn begins in it."""
+        if kind is Kind.OPEN_READ:
+            return actor.main and not self.kin(actor) and self.begun
+        return self.kin(actor) and READ in self._shape and LOOK not in self._shape
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether it has looked twice, and done nothing else: there is no transcript, and a turn may begin all the
+        same."""
+        return self._shape.startswith(LOOK + LOOK) and not any(look.seen.exists for look in self.looks)
 
     def lock_looked_at(self, actor: Actor) -> None:
         """A thread of its process looked at the lock file: whether it is still its own, before it removes it."""

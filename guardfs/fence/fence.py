@@ -113,6 +113,16 @@ class Place:
         """Whether nothing needs to be remembered."""
         return not (self.fences or self.cycles or self.away or self.holder or self.left)
 
+    @property
+    def opening(self) -> Cycle | None:
+        """The cycle in which the first fence is about to open: its process relies already on what it reads there."""
+        if self.fences:
+            return None
+        for cycle in self.cycles.values():
+            if cycle.opening:
+                return cycle
+        return None
+
     def missed(self, event: Event) -> Event | None:
         """The change that lies between the last state that was known and what *event* found, if there is one: it came
         from below the mount, and nobody said so."""

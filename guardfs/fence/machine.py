@@ -82,7 +82,7 @@ class Machine:
             else:
                 return NONE
         outcome = NONE
-        if place.fences:
+        if place.fences or place.cycles:
             outcome = relate(place, event.actor, kind, event.records, self._judge.protocol, event.truncates)
         effects: list[Effect] = []
         if kind in self._begins:
@@ -109,11 +109,7 @@ class Machine:
     ) -> Outcome:
         """The relation that an operation would have now."""
         place = self._places.get(transcript)
-        return (
-            NONE
-            if place is None or not place.fences
-            else relate(place, actor, kind, records, self._judge.protocol, truncates)
-        )
+        return NONE if place is None else relate(place, actor, kind, records, self._judge.protocol, truncates)
 
     def standing(
         self,
@@ -130,7 +126,18 @@ class Machine:
         return standing(place, actor, kind, records, self._judge.protocol, truncates)
 
     def owners(self, transcript: bytes) -> tuple[ProcessKey, ...]:
-        """The processes with an open fence, the oldest first."""
+        """The processes with an open fence, the oldest first; without one, the process whose fence is about to
+        open."""
+        place = self._places.get(transcript)
+        if place is None:
+            return ()
+        if not place.fences:
+            opening = place.opening
+            return () if opening is None else (opening.actor.process,)
+        return self.fenced(transcript)
+
+    def fenced(self, transcript: bytes) -> tuple[ProcessKey, ...]:
+        """The same without the one whose fence is about to open."""
         place = self._places.get(transcript)
         return () if place is None else tuple(fence.facts.process for fence in place.fences)
 
@@ -181,15 +188,6 @@ class Machine:
         return (
             cycle is not None and cycle.kin(actor) and cycle.shape in ("", LOOK)
         )  # the look is that of the open
-
-    def relied_on(self, transcript: bytes, actor: Actor) -> bool:
-        """Whether another process than *actor*'s is at work under the transcript's lock: what it has read there it
-        relies on until it lets go, although no fence is open yet."""
-        place = self._places.get(transcript)
-        if place is None or place.holder is None or place.holder.process == actor.process:
-            return False
-        cycle = place.cycles.get(place.holder.process)
-        return cycle is not None and cycle.begun
 
     def held(self, transcript: bytes) -> bool:
         """Whether somebody who lives has the lock file."""
@@ -336,9 +334,12 @@ class Machine:
         missed = None if event.aside or event.staged else place.missed(event)
         if missed is not None:
             self._change(place, missed, None)
+        if cycle is not None and kind in (Kind.LOOK, Kind.OPEN_READ) and not cycle.opening:
+            cycle.opening = cycle.begins(actor, kind)
         if kind is Kind.LOOK:
             if cycle is not None and event.after is not None and cycle.kin(actor):
                 look = cycle.look(actor, event.after, event.mono, event.wall)
+                cycle.opening = cycle.opening or cycle.found_nothing
                 fence = place.any_fence(actor.process)
                 if fence is not None and len(cycle.looks) < 4:
                     if not fence.expects(look):

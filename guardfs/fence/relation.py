@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from guardfs.fence.changes import is_mirror
 from guardfs.fence.cycle import Cycle
-from guardfs.fence.effects import Outcome
+from guardfs.fence.effects import NONE, Outcome
 from guardfs.fence.events import Actor, Kind
-from guardfs.fence.fence import Fence, Place, goes_on
+from guardfs.fence.fence import Place, goes_on
 from guardfs.fence.protocol import FenceProtocol
 from guardfs.policy.model import FenceRelation
 from guardfs.transcript.meta import RecordMeta
@@ -17,8 +17,9 @@ from guardfs.transcript.meta import RecordMeta
 class Standing(NamedTuple):
     """How one operation stands to the fences of its transcript.
 
-    fenced: a fence is open. own: its process has a fence of its own, open or closed by the idle timeout. owners: the
-    operation is that fence's owner's, not another lane's of the same process. cycle: its process is in a lock cycle.
+    fenced: a fence is open, or about to. own: its process has a fence of its own, open, about to, or closed by the idle
+    timeout. owners: the operation is that fence's owner's, not another lane's of the same process. cycle: its process
+    is in a lock cycle.
     """
 
     fenced: bool = False
@@ -38,7 +39,10 @@ def relate(
     protocol: FenceProtocol,
     truncates: bool = False,
 ) -> Outcome:
-    """The relation of one operation to *place*'s fences, of which there is at least one. Changes nothing."""
+    """The relation of one operation to *place*'s fences, or to the one that is about to open: that has no token yet.
+    Changes nothing."""
+    if not place.fences:
+        return _relate_opening(place, actor, kind, records, protocol, truncates)
     first = place.fences[0]
     facts = first.facts
     process = (actor[0], actor[1])
@@ -50,9 +54,42 @@ def relate(
     continues = False
     if facts.process == process:
         continues = bool(records) and goes_on(records, place.leaf(first))
-        if _is_owners(place, first, actor, kind, records, protocol, truncates):
+        if _is_owners(place, place.leaf(first), actor, kind, records, protocol, truncates):
             relation = "own"
     return Outcome(relation, facts.token, facts.lane, own_token, continues)
+
+
+def _relate_opening(
+    place: Place,
+    actor: Actor,
+    kind: Kind,
+    records: tuple[RecordMeta, ...],
+    protocol: FenceProtocol,
+    truncates: bool,
+) -> Outcome:
+    cycle = place.opening
+    if cycle is None:
+        return NONE
+    owner = cycle.actor.lane
+    if not _opens(place, cycle, actor, kind, records, protocol, truncates):
+        return Outcome("other", 0, owner)
+    return Outcome("own", 0, owner, 0, bool(records) and goes_on(records, cycle.leaf))
+
+
+def _opens(
+    place: Place,
+    cycle: Cycle,
+    actor: Actor,
+    kind: Kind,
+    records: tuple[RecordMeta, ...],
+    protocol: FenceProtocol,
+    truncates: bool,
+) -> bool:
+    """Whether *actor* works in the cycle in which a fence is about to open. What threads of the holder's kind do there
+    is the holder's in any case: should it be a delivery, it relies on nothing."""
+    if actor.process != cycle.actor.process:
+        return False
+    return cycle.kin(actor) or _is_owners(place, cycle.leaf, actor, kind, records, protocol, truncates)
 
 
 def standing(
@@ -65,12 +102,15 @@ def standing(
 ) -> Standing:
     """The same, seen from the process's own fence, whether it is the oldest one or not."""
     process = (actor[0], actor[1])
-    own = place.any_fence(process)
+    own, opening = place.any_fence(process), place.opening
+    owners = False
+    if own is not None:
+        owners = _is_owners(place, place.leaf(own), actor, kind, records, protocol, truncates)
+    elif opening is not None and opening.actor.process == process:
+        owners = _opens(place, opening, actor, kind, records, protocol, truncates)
+        return Standing(True, True, owners, True)
     return Standing(
-        bool(place.fences),
-        own is not None,
-        own is not None and _is_owners(place, own, actor, kind, records, protocol, truncates),
-        process in place.cycles,
+        bool(place.fences) or opening is not None, own is not None, owners, process in place.cycles
     )
 
 
@@ -81,7 +121,7 @@ def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:
 
 def _is_owners(
     place: Place,
-    fence: Fence,
+    leaf: str | None,
     actor: Actor,
     kind: Kind,
     records: tuple[RecordMeta, ...],
@@ -89,7 +129,8 @@ def _is_owners(
     truncates: bool,
 ) -> bool:
     """Whether what a thread of the owner's process does is the owner's: never in a cycle that has shown itself to be
-    another lane's, nor if it is a delivery that has joined the owner's; beyond that the protocol tells."""
+    another lane's, nor if it is a delivery that has joined the owner's; beyond that the protocol tells. leaf: id of the
+    owner's last record."""
     cycle = place.cycles.get((actor[0], actor[1]))
     holds = False
     if cycle is not None and serves(cycle, actor, protocol):
@@ -98,5 +139,5 @@ def _is_owners(
         holds = not cycle.orphan
     elif cycle is not None and cycle.kin(actor):
         return False
-    continues = goes_on(records, place.leaf(fence)) if records else None
+    continues = goes_on(records, leaf) if records else None
     return protocol.owns(actor, kind, holds=holds, continues=continues, truncates=truncates)

@@ -52,8 +52,8 @@ class Judgement(NamedTuple):
 
 
 class Ruling(NamedTuple):
-    """What the policy says of an operation that is still to be done. relation: also ``other`` while another process is
-    at work under the lock (relied). mark: the fence that is open, None if there is none."""
+    """What the policy says of an operation that is still to be done. mark: the fence that is open, or about to, None if
+    there is none."""
 
     decision: Decision
     relation: FenceRelation
@@ -62,7 +62,6 @@ class Ruling(NamedTuple):
     lock: LockRelation
     process: ProcessKey
     mark: FenceMark | None = None
-    relied: bool = False
 
 
 class Judge:
@@ -178,10 +177,6 @@ class Judge:
         standing = machine.standing(transcript, actor, kind, records, truncates)
         lock = machine.lock(transcript, actor)
         claim = self._claims.get((*actor.process, transcript)) if self._claims else None
-        relation = outcome.relation
-        relied = relation == "none" and machine.relied_on(transcript, actor)
-        if relied:
-            relation = "other"
         decision = self._decide(
             Facts(
                 writer,
@@ -190,14 +185,14 @@ class Judge:
                 transcript if path is None else path,
                 to,
                 records[0] if records else None,
-                relation,
+                outcome.relation,
                 "owner" if outcome.continues else None,
                 lock,
                 claim,
             )
         )
         mark = self._mark(outcome)
-        return Ruling(decision, relation, outcome.continues, standing, lock, actor.process, mark, relied)
+        return Ruling(decision, outcome.relation, outcome.continues, standing, lock, actor.process, mark)
 
     def judge(self, writer: Writer, happening: Happening) -> Judgement:
         """What the policy says of an operation by *writer* on a transcript or lock, and what that did to the fences."""

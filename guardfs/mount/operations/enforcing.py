@@ -191,9 +191,7 @@ class Enforcing(Listings):
         assert views is not None
         staged = views.of.get(path)
         owners = self.judge.machine.owners(path)
-        relies = ruling.relied or (
-            bool(owners) and (staged is None or staged.staging.write_through(owners) is not None)
-        )
+        relies = bool(owners) and (staged is None or staged.staging.write_through(owners) is not None)
         if ruling.decision.verdict == "allow" or ruling.standing.owners or not relies:
             return act()
         staged = views.staged(path)

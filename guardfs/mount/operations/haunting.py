@@ -187,9 +187,8 @@ class Haunting(Branching):
         staged = views.of.get(path)
         owners = machine.owners(path)
         if staged is None:
-            return ruling.relied or bool(owners)
-        relies = ruling.relied or staged.staging.write_through(owners) is not None
-        return relies and not staged.staging.ghost
+            return bool(owners)
+        return staged.staging.write_through(owners) is not None and not staged.staging.ghost
 
     def _haunt(
         self, parent: Node, name: bytes, node: Node, to: bytes, ruling: Ruling, *, removed: bool

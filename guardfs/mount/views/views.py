@@ -91,7 +91,10 @@ class Views(Haunting):
             ready = sorted(staging.branches, key=lambda branch: branch.order)
         else:
             held = not now and machine.held(transcript)
-            ready = staging.ready(machine.owners(transcript), machine.away(transcript), held)
+            owners = (
+                machine.fenced(transcript) if now else machine.owners(transcript)
+            )  # a turn begins on what is ready
+            ready = staging.ready(owners, machine.away(transcript), held)
         if ready is None:
             return
         staging.hold, staging.forgive, staging.lingers = None, False, (0, 0)
