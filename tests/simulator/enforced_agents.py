@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 
 from guardfs.mount.caller import Caller
 from tests.simulator.enforced_world import TRANSCRIPT, BrokenError, Process, Record, World, last_id
@@ -434,6 +433,3 @@ def _rename_away(world: World, process: Process, who: Caller) -> Steps:
 def _unlink(world: World, process: Process, who: Caller) -> Steps:
     yield
     world.unlink(process, who)
-
-
-Pool = AbstractContextManager[Caller]

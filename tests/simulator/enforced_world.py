@@ -133,6 +133,7 @@ class World:
         self.unsure: set[bytes] = set()  # written while the guard died, so nobody was told
         self.destroyed = 0  # operations that can make an own write vanish
         self._doomed: set[bytes] = set()
+        self._umask = os.umask(0o022)  # the guard takes its callers'
         self._mount()
 
     # ---- the guard
@@ -189,7 +190,9 @@ class World:
         guard.fds.close()
 
     def end(self) -> None:
+        """Nothing is left of it but its files."""
         self._let_go()
+        os.umask(self._umask)
 
     def check_guard(self) -> None:
         """What must hold at any moment."""
