@@ -76,9 +76,8 @@ class Cycle:
 
     @property
     def found_nothing(self) -> bool:
-        """Whether it has looked twice, and done nothing else: there is no transcript, and a turn may begin all the
-        same."""
-        return self._shape.startswith(LOOK + LOOK) and not any(look.seen.exists for look in self.looks)
+        """Whether it has looked twice or more, and there is no transcript: a turn may begin all the same."""
+        return len(self.looks) > 1 and not self.looks[-1].seen.exists
 
     def lock_looked_at(self, actor: Actor) -> None:
         """A thread of its process looked at the lock file: whether it is still its own, before it removes it."""

@@ -19,6 +19,8 @@ STORIES = {
         ["turn", "tool turn", "rename over"], b"-\x06", True),
     "a file that is made between a look that finds none and the release of the lock waits": (
         ["turn", "append"], b"\x01\x00\x00\x00\x01", False),
+    "the same where the name is taken away under the turn's first read": (
+        ["turn", "rename away", "rename over"], b"\x00\x01\x01\x02,\x01\x00\x01", True),
     "what a run writes past its lock is forgiven also where its file has lost its name": (
         ["short turn", "/new", "control"], b"\x00\x01\x01\x02\x00", True),
     "a fence that opens on a branch stays on that branch": (
