@@ -357,7 +357,7 @@ def _append(world: World, process: Process, who: Caller) -> Steps:
     made: list[Record] = []
 
     def make(leaf: bytes | None) -> list[Record]:
-        made.append(world.record("user", process.name, leaf))
+        made.append(world.record("user", f"{process.name}-{process.tgid}", leaf))
         return made
 
     destroyed = world.destroyed
@@ -390,7 +390,7 @@ def _held_open(world: World, process: Process, who: Caller) -> Steps:
     for _ in range(2):
         yield
         headed = world.content(file) != b""
-        record = world.record("user", process.name, world.last(file))
+        record = world.record("user", f"{process.name}-{process.tgid}", world.last(file))
         header = [] if headed else [world.record("session", process.name, None)]
         world.write(process, who, file, [*header, record])
         made.append(record)
@@ -418,7 +418,7 @@ def _rename_over(world: World, process: Process, who: Caller) -> Steps:
     file = yield from world.open(process, who, os.O_WRONLY | os.O_CREAT, temporary)
     assert file is not None
     world.write_raw(process, who, file, data)
-    record = world.record("user", process.name, last_id(data))
+    record = world.record("user", f"{process.name}-{process.tgid}", last_id(data))
     world.write(process, who, file, [record])
     world.close(process, who, file)
     yield
