@@ -40,7 +40,8 @@ class Teller(Agent):
     def read(self) -> bytes:
         """It goes on from the last record of what it reads."""
         data = super().read()
-        self.leaf = (ids(data) or [self.leaf])[-1]
+        found = ids(data)
+        self.leaf = found[-1] if found else self.leaf
         return data
 
     def turn(self, *between: Callable[[], object]) -> None:
