@@ -123,10 +123,20 @@ def _guardfs(places: Places, options: list[str]) -> tuple[list[str], Path]:
     return [*command, "--state", state, "--audit", audit, *options], places.source()
 
 
+UNFENCED = """
+version = 1
+[fence]
+protocol = "none"
+[[rules]]
+name = "everything"
+verdict = "allow"
+"""
+
+
 def _unfenced(places: Places, options: list[str]) -> tuple[list[str], Path]:
     policy = places.logs / "unfenced.toml"
-    text = (Path(__file__).parents[2] / "policy/openclaw.toml").read_text()
-    policy.write_text(text.replace('protocol = "lock-file"', 'protocol = "none"'))
+    policy.write_text(UNFENCED)
+    policy.chmod(0o600)
     return _guardfs(places, ["--policy", str(policy), *options])
 
 
@@ -149,8 +159,8 @@ STARTS: dict[str, Start | None] = {
     "enforcing": _enforcing,
 }
 OPTIONAL = {"mergerfs", "unfenced", "fenced", "enforcing"}
-"""Left out unless they are asked for, or installed. The last three are guardfs with OpenClaw's policy: without fences,
-recording them, enforcing."""
+"""Left out unless they are asked for, or installed. The last three are guardfs without fences, and with OpenClaw's
+policy: recording, and enforcing."""
 
 
 def choose(asked: list[str] | None) -> list[str]:
