@@ -48,7 +48,9 @@ def enforced(openclaw: Install, module_place: Path) -> Iterator[Site]:
 def story(enforced: Site, request: pytest.FixtureRequest) -> Story:
     """The rows that this run of the tests asks for, played."""
     wanted = {
-        str(item.callspec.params["name"]) for item in request.session.items if hasattr(item, "callspec")
+        str(item.callspec.params.get("name"))
+        for item in request.session.items
+        if item.nodeid.startswith(request.node.nodeid) and hasattr(item, "callspec")
     }
     rows = [row for row in ROWS if row.name in wanted] or ROWS
     done = play_all(enforced.gateway, enforced.model, rows, RUNS)
