@@ -229,15 +229,30 @@ class Gateway:
         """Wait until the gateway has done with what it was told so far about *key*: it went round its event loop some
         times, and the transcript's lock file was away each time. It makes one for each piece of a reply."""
         seen_away = 0
+        last = ""
 
         def away() -> bool:
-            nonlocal seen_away
+            nonlocal seen_away, last
             transcript = self.session_file(key)
-            held = transcript is None or os.path.exists(f"{transcript}.lock")
-            seen_away = seen_away + 1 if not held and self._answers() else 0
-            return seen_away >= RELEASED_LOOKS
+            if transcript is None:
+                last = "the registry does not name its transcript"
+            elif os.path.exists(f"{transcript}.lock"):
+                last = f"{transcript.name}.lock is there"
+            elif not self._answers():
+                last = "the gateway does not answer"
+            else:
+                seen_away += 1
+                return seen_away >= RELEASED_LOOKS
+            seen_away = 0
+            return False
 
-        wait_until(away, deadline, f"the lock file of {key} comes and goes")
+        try:
+            wait_until(away, deadline, f"the lock file of {key} comes and goes")
+        except TimeoutError as error:
+            about = [line for line in self.log.read_text(errors="replace").splitlines() if key in line]
+            raise TimeoutError(
+                f"{error}: last, {last}\n" + "\n".join([*about[-5:], *self.errors()[-5:]])
+            ) from None
 
     def _ready(self) -> bool:
         assert self.process is not None

@@ -47,11 +47,14 @@ def play_all(
     gateway: Gateway, model: ModelServer, rows: Sequence[Row], times: int
 ) -> dict[str, list[Future[Played]]]:
     """Each of *rows* that many *times*, some at a time; all are over when it returns. By the rows' names."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return {
-            row.name: [pool.submit(play, gateway, model, row, _key(row, n)) for n in range(times)]
-            for row in rows
-        }
+    done: dict[str, list[Future[Played]]] = {row.name: [] for row in rows}
+    for alone in (False, True):
+        with ThreadPoolExecutor(1 if alone else AT_ONCE) as pool:
+            for row in rows:
+                if row.alone is alone:
+                    keys = [_key(row, number) for number in range(times)]
+                    done[row.name] = [pool.submit(play, gateway, model, row, key) for key in keys]
+    return done
 
 
 def _key(row: Row, number: int) -> str:

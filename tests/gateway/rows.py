@@ -57,7 +57,8 @@ class Row:
     """One row. says: in the words of an operator. do: makes the change; who did it. within: makes it part of the turn:
     what to add to the message, and how to learn afterwards who did it. hold: after how many pieces of the reply, None:
     the reply streams meanwhile. dies: of the change, every time (None: it may or may not). forgets: the record that was
-    written is on a dead branch then. fresh: in a session's first turn, which has no transcript yet."""
+    written is on a dead branch then. fresh: in a session's first turn, which has no transcript yet. alone: no other row
+    is played meanwhile."""
 
     name: str
     says: str
@@ -67,6 +68,7 @@ class Row:
     dies: bool | None = True
     forgets: bool = False
     fresh: bool = False
+    alone: bool = False
 
 
 # ---- the changes
@@ -195,7 +197,9 @@ ROWS = [
     Row("replace", "replacement by temporary file and rename", _foreign("replace")),
     Row("new", "/new over the socket, then a message", _new),
     Row("compact", "sessions.compact {maxLines}", _compact),
-    Row("local agent", "openclaw agent --local on the same session", _local_agent),
+    # Both processes write the registry whole, and lock it against themselves only: a session that the gateway names
+    # between the other's reading and writing is forgotten, with the guard or without.
+    Row("local agent", "openclaw agent --local on the same session", _local_agent, alone=True),
     Row("inject", "chat.inject before the transcript exists", _inject, fresh=True),
     Row("tool", "the turn's own exec tool appends", None, _by_the_tool),
     Row("user, racing", "user record at any moment of a stream", _foreign("append"), hold=None, dies=None),

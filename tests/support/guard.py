@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import guardfs
+from guardfs.audit import read
 from tests.support.mounts import clear_mounts, mounts_below
 from tests.support.waiting import wait_for
 
@@ -35,12 +36,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def events_of(audit: Path, wanted: Callable[[Event], bool] = lambda event: True) -> list[Event]:
-    """The events in the file of a log at this moment (a line without its end is left out), oldest first. Rotated files
-    are not read."""
+    """The events of a log at this moment, oldest first, those in rotated files too (a line without its end is left
+    out)."""
     if not audit.exists():
         return []
-    lines = audit.read_bytes().split(b"\n")[:-1]
-    return [event for event in map(json.loads, lines) if wanted(event)]
+    lines = [line for line in read.lines(str(audit)) if line.whole]
+    return [event for event in (json.loads(line.raw) for line in lines) if wanted(event)]
 
 
 class Guard:
