@@ -1,6 +1,7 @@
 """A real OpenClaw on a guarded directory: nothing is changed, everything is told, nothing stays behind.
 
-The same clean turns run on two gateways at once, one guarded, one not; the tests look at what came of them.
+The same clean turns run on three gateways at once: without a guard, recorded, enforced; the tests look at what came of
+them.
 """
 
 from __future__ import annotations
@@ -56,12 +57,19 @@ class Clean:
 
 
 def clean_turns(gateway: Gateway) -> Clean:
-    """All turns of all sessions; sessions at the same time, as many as there are. Some turns call a tool."""
+    """All turns of all sessions; sessions at the same time, as many as there are. Some turns call a tool, and each
+    session is compacted before its last turn."""
 
     def session(key: str) -> list[Turn]:
         call = '[tool=exec {"command": "echo done"}]'
-        more = (call if n % 5 == 2 else "" for n in range(TURNS))
-        return [gateway.turn(key, f"question {n}. [say=answer{n}.] {each}") for n, each in enumerate(more)]
+        done = []
+        for n in range(TURNS):
+            if n == TURNS - 1:
+                gateway.wait_released(key)
+                assert gateway.ask("sessions.compact", key=key)["compacted"]
+            more = call if n % 5 == 2 else ""
+            done.append(gateway.turn(key, f"question {n}. [say=answer{n}.] {more}"))
+        return done
 
     with ThreadPoolExecutor(len(SESSIONS)) as pool:
         turns = dict(zip(SESSIONS, pool.map(session, SESSIONS), strict=True))
@@ -73,32 +81,39 @@ def clean_turns(gateway: Gateway) -> Clean:
     return Clean(gateway, turns, found, threads)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The same turns without and with the guard. events: the guard's log after them."""
+PLAIN, RECORDED, ENFORCED = HOW = ("without the guard", "recorded", "enforced")
 
-    plain: Clean
-    guarded: Clean
-    guard: Guard
-    events: list[dict[str, Any]]
+
+@dataclass(frozen=True)
+class Trio:
+    """The same turns without a guard, recorded and enforced. events: the guards' logs after them."""
+
+    clean: dict[str, Clean]
+    guards: dict[str, Guard]
+    events: dict[str, list[dict[str, Any]]]
+
+    @property
+    def guarded(self) -> Clean:
+        """The recorded one."""
+        return self.clean[RECORDED]
 
 
 @pytest.fixture(scope="module")
-def pair(openclaw: Install, module_place: Path) -> Iterator[Pair]:
-    places = module_place / "plain", module_place / "guarded"
+def trio(openclaw: Install, module_place: Path) -> Iterator[Trio]:
+    enforce = "--policy", "openclaw", "--mode", "enforce"
     with (
-        running(openclaw, places[0], guarded=False) as (plain, _, _),
-        running(openclaw, places[1]) as (guarded, guard, _),
-        ThreadPoolExecutor(2) as pool,
+        running(openclaw, module_place / "plain", guarded=False) as (plain, _, _),
+        running(openclaw, module_place / "recorded") as (recorded, recording, _),
+        running(openclaw, module_place / "enforced", *enforce) as (enforced, enforcing, _),
+        ThreadPoolExecutor(3) as pool,
     ):
-        done = list(pool.map(clean_turns, (plain, guarded)))
-        found = Pair(done[0], done[1], guard, guard.settle())
-        counts = ", ".join(f"{stale(lost(each.gateway))} {how}" for each, how in zip(done, HOW, strict=True))
+        clean = dict(zip(HOW, pool.map(clean_turns, (plain, recorded, enforced)), strict=True))
+        guards = {RECORDED: recording, ENFORCED: enforcing}
+        wait_for(lambda: enforcing.status()["branches"]["open"] == 0, "branches to be rebased")
+        found = Trio(clean, guards, {how: guard.settle() for how, guard in guards.items()})
+        counts = ", ".join(f"{stale(lost(each.gateway))} {how}" for how, each in clean.items())
         figure(f"clean turns, {len(SESSIONS) * TURNS} each: died of a stale lock file: {counts}")
         yield found
-
-
-HOW = ("without the guard", "with it")
 
 
 def unlucky(clean: Clean) -> set[str]:
@@ -107,21 +122,23 @@ def unlucky(clean: Clean) -> set[str]:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_every_clean_turn_succeeds_and_is_remembered(pair: Pair, how: str) -> None:
+def test_every_clean_turn_succeeds_and_is_remembered(trio: Trio, how: str) -> None:
     """Without the guard this is the baseline: where it fails, nothing else here says anything about the guard."""
-    clean = pair.plain if how == HOW[0] else pair.guarded
+    clean = trio.clean[how]
     assert [one for one in lost(clean.gateway) if not one.stale] == []
     for key in set(SESSIONS) - unlucky(clean):
         said = [(turn.status, turn.text) for turn in clean.turns[key]]
         assert said == [(200, f"reply:answer{n}.") for n in range(TURNS)], clean.gateway.log_tail()
         history = History.of(clean.transcripts[key])
         assert (history.forgotten(), history.duplicates(), history.unparsable) == ([], [], 0)
+        assert sum(record["type"] == "compaction" for record in history.records) == 1
         for n in range(TURNS):
             assert history.holds(f"question {n}.") == history.holds(f'"reply:answer{n}."') == 1
 
 
-def test_the_transcripts_are_the_same_up_to_ids_and_times(pair: Pair) -> None:
-    plain, guarded = pair.plain, pair.guarded
+@pytest.mark.parametrize("how", (RECORDED, ENFORCED))
+def test_the_transcripts_are_the_same_up_to_ids_and_times(trio: Trio, how: str) -> None:
+    plain, guarded = trio.clean[PLAIN], trio.clean[how]
     same = set(SESSIONS) - unlucky(plain) - unlucky(guarded)
     assert same
     for key in same:
@@ -129,17 +146,25 @@ def test_the_transcripts_are_the_same_up_to_ids_and_times(pair: Pair) -> None:
     assert listing(guarded.gateway) == listing(plain.gateway)
 
 
-def test_clean_turns_leave_no_incident_and_no_open_fence(pair: Pair) -> None:
+@pytest.mark.parametrize("how", (RECORDED, ENFORCED))
+def test_clean_turns_leave_no_incident_and_no_open_fence(trio: Trio, how: str) -> None:
+    guard = trio.guards[how]
     for op in ("incident", "forgotten", "stale", "lock"):
-        assert stories(pair.events, op=op) == []
-    wait_for(lambda: pair.guard.status()["fences"]["open"] == 0, "fences to close")
-    fences = stories(pair.guard.settle(), op="fence")
+        assert stories(trio.events[how], op=op) == []
+    wait_for(lambda: guard.status()["fences"]["open"] == 0, "fences to close")
+    fences = stories(guard.settle(), op="fence")
     assert {e["reason"] for e in fences if e["change"] == "closed"} == {"closed"}
     assert len(fences) >= 2 * len(SESSIONS) * TURNS, "each turn opens one, and closes it"
 
 
-def test_each_append_names_its_thread(pair: Pair) -> None:
-    clean, events = pair.guarded, pair.events
+def test_enforcing_puts_nothing_aside_that_nobody_disturbs(trio: Trio) -> None:
+    status = trio.guards[ENFORCED].status()
+    assert status["internal_errors"]["count"] == 0
+    assert [status["branches"][what] for what in ("open", "failed", "conflicts", "passed")] == [0, 0, 0, 0]
+
+
+def test_each_append_names_its_thread(trio: Trio) -> None:
+    clean, events = trio.guarded, trio.events[RECORDED]
     for transcript in clean.transcripts.values():
         writes = writes_to(events, transcript)
         assert len(writes) >= 2 * TURNS, "a turn appends the user's record and the assistant's"
@@ -166,13 +191,13 @@ def test_each_append_names_its_thread(pair: Pair) -> None:
         ]
 
 
-def test_each_lock_file_is_made_and_removed_by_a_pool_thread(pair: Pair) -> None:
-    for transcript in pair.guarded.transcripts.values():
-        locks = [e for e in pair.events if e.get("path") == f"{transcript.name}.lock"]
+def test_each_lock_file_is_made_and_removed_by_a_pool_thread(trio: Trio) -> None:
+    for transcript in trio.guarded.transcripts.values():
+        locks = [e for e in trio.events[RECORDED] if e.get("path") == f"{transcript.name}.lock"]
         created = [e for e in locks if e["op"] == "create" and not e["errno"]]
         removed = [e for e in locks if e["op"] == "unlink" and not e["errno"]]
         assert len(created) == len(removed) >= TURNS
-        assert {e["writer"]["tgid"] for e in created} == {pair.guarded.pid}
+        assert {e["writer"]["tgid"] for e in created} == {trio.guarded.pid}
         assert not any(e["writer"]["main"] for e in created)
 
 
@@ -185,9 +210,9 @@ def _running_sums(sizes: list[int]) -> list[int]:
     return [sum(sizes[:n]) for n in range(len(sizes))]
 
 
-def test_the_writer_that_kills_a_turn_is_named_without_any_policy(pair: Pair) -> None:
+def test_the_writer_that_kills_a_turn_is_named_without_any_policy(trio: Trio) -> None:
     """Recording does not save the turn; it tells the operator who took it."""
-    gateway, model = pair.guarded.gateway, pair.guarded.gateway.model
+    gateway, model = trio.guarded.gateway, trio.guarded.gateway.model
     assert gateway.turn(KEY, "first [say=first]").ok
     transcript = gateway.session_file(KEY)
     assert transcript is not None
@@ -199,7 +224,7 @@ def test_the_writer_that_kills_a_turn_is_named_without_any_policy(pair: Pair) ->
     assert not dying.result().ok
     assert [one.session for one in lost(gateway)] == [KEY]
 
-    events = pair.guard.settle()
+    events = trio.guards[RECORDED].settle()
     [named] = [e for e in writes_to(events, transcript) if e.get("record", {}).get("id") == culprit["id"]]
     assert named["writer"]["tgid"] == culprit["pid"]
     assert named["writer"]["exe"] == os.path.realpath(sys.executable)
@@ -208,9 +233,9 @@ def test_the_writer_that_kills_a_turn_is_named_without_any_policy(pair: Pair) ->
     assert incident["culprit"]["by"]["tgid"] == culprit["pid"]
 
 
-def test_after_the_unmount_the_same_files_lie_in_a_plain_directory(pair: Pair) -> None:
+def test_after_the_unmount_the_same_files_lie_in_a_plain_directory(trio: Trio) -> None:
     """The last test on this guard."""
-    gateway, guard = pair.guarded.gateway, pair.guard
+    gateway, guard = trio.guarded.gateway, trio.guards[RECORDED]
     gateway.stop()
     through_the_mount = snapshot(gateway.sessions)
     assert guard.unmount() == 0, guard.said()
