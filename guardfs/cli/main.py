@@ -35,6 +35,7 @@ COMMANDS = {
     "explain": ("guardfs.cli.explain:command", "Say why an operation got its lane and its verdict."),
     "replay": ("guardfs.cli.replay:command", "Show what another policy would have said of a log."),
     "audit": ("guardfs.cli.audit:command", "Check the audit log."),
+    "serve": ("guardfs.cli.serve:command", "Serve metrics, health and the live page, beside the guards."),
     "doctor": ("guardfs.cli.doctor:command", "Say whether this machine can mount, and why not."),
     "completion": ("guardfs.cli.completion:command", "Print what makes a shell complete guardfs's words."),
 }

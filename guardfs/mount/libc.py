@@ -1,5 +1,5 @@
 """System calls that Python's `os` lacks, through ctypes: renameat2, utimensat with UTIME_OMIT, mount,
-umount2, prctl.
+umount2, prctl, getxattr in one call.
 
 Each function raises OSError with the errno of the call, like its neighbours in `os`.
 """
@@ -18,7 +18,9 @@ UMOUNT_NOFOLLOW = 8
 PR_SET_NAME = 15  # <linux/prctl.h>
 
 _AT_FDCWD = -100
+_XATTR_SIZE_MAX = 65536  # <linux/limits.h>
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.getxattr.restype = ctypes.c_ssize_t
 
 
 class _Timespec(ctypes.Structure):
@@ -52,6 +54,14 @@ def mount(source: str, target: bytes, fstype: str, flags: int, options: str) -> 
 def unmount(target: bytes, flags: int = 0) -> None:
     """umount2(2)."""
     _check(_libc.umount2(target, flags))
+
+
+def getxattr(path: str, name: str) -> bytes:
+    """The value of an extended attribute. `os.getxattr` calls twice for one that is longer than 128 bytes."""
+    buffer = ctypes.create_string_buffer(_XATTR_SIZE_MAX)
+    size = _libc.getxattr(os.fsencode(path), name.encode(), buffer, ctypes.c_size_t(_XATTR_SIZE_MAX))
+    _check(min(size, 0))
+    return buffer.raw[:size]
 
 
 def prctl(option: int, value: int | bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import msgspec
 
@@ -34,7 +35,12 @@ def remember(state: StateDirectory, guarded: Guarded) -> None:
 
 def recall(state: StateDirectory) -> Guarded | None:
     """What was noted; None if nothing was. GuardError where it cannot be read."""
-    name = state.file(NAME)
+    return recall_at(state.path)
+
+
+def recall_at(directory: str) -> Guarded | None:
+    """The same for a state directory that is only looked at: it need not be there."""
+    name = os.path.join(directory, NAME)
     try:
         with open(name, "rb") as file:
             return msgspec.json.decode(file.read(), type=Guarded)
