@@ -33,7 +33,7 @@ def command(
     from guardfs.serve.guards import Guards, Known, guarded_path, mounted
     from guardfs.serve.plan import plan_of
     from guardfs.serve.server import open_all, pages, serve, until_told
-    from guardfs.supervise.supervisor import say
+    from guardfs.supervise.say import say
 
     plan = plan_of(metrics, web, token_file)
     if not plan.addresses():

@@ -273,6 +273,7 @@ class Daemon:
         self.sessions.touch()
         self._bound(policy)
         self._remember(policy)
+        self.filesystem.counters.use(self.policy.judge.decider.lane_names)
         names = msgspec.json.encode(policy.transcripts).decode()
         self._tell(Message("names", names))
 

@@ -21,6 +21,7 @@ import pyfuse3
 import trio
 
 from guardfs.mount.caller import reply_error
+from guardfs.mount.counters import Counters, clock, took
 from guardfs.mount.layout import clear_flags, flags_of, request_of
 
 log = logging.getLogger("guardfs.mount")
@@ -40,6 +41,7 @@ class _Held(Protocol):
     request: object
     request_flags: int
     settles_later: bool
+    counters: Counters
     noted: deque[Any]
 
     def settle(self) -> None: ...
@@ -50,6 +52,7 @@ class Dispatcher:
 
     def __init__(self, held: _Held) -> None:
         self._held = held
+        self._counters = held.counters
         self._nursery: trio.Nursery | None = None
         self._originals: dict[str, Any] = {}
         self.detached = 0
@@ -62,10 +65,14 @@ class Dispatcher:
         for name in [n for n in vars(pyfuse3) if n.startswith("fuse_") and n.endswith("_async")]:
             original = getattr(pyfuse3, name)
             self._originals[name] = original
+            timing = self._counters.timing(
+                name.removeprefix("fuse_").removesuffix("_async").removesuffix("_buf")
+            )
             if name in ("fuse_setattr_async", "fuse_setxattr_async"):
-                setattr(pyfuse3, name, self._with_flags(original, clear=name == "fuse_setxattr_async"))
+                clear = name == "fuse_setxattr_async"
+                setattr(pyfuse3, name, self._with_flags(original, timing, clear=clear))
             else:
-                setattr(pyfuse3, name, self._plain(original))
+                setattr(pyfuse3, name, self._plain(original, timing))
 
     def remove(self) -> None:
         """Give pyfuse3 its handlers back."""
@@ -73,20 +80,22 @@ class Dispatcher:
             setattr(pyfuse3, name, original)
         self._originals.clear()
 
-    def _plain(self, original: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    def _plain(
+        self, original: Callable[..., Coroutine[Any, Any, None]], timing: list[int]
+    ) -> Callable[..., None]:
         held, run = self._held, self._run
         noted, settle = held.noted, held.settle
 
         def handle(container: object, *args: Any) -> None:
             held.request = container
-            run(container, original(container, *args))
+            run(container, original(container, *args), timing)
             if noted:
                 settle()
 
         return handle
 
     def _with_flags(
-        self, original: Callable[..., Coroutine[Any, Any, None]], *, clear: bool
+        self, original: Callable[..., Coroutine[Any, Any, None]], timing: list[int], *, clear: bool
     ) -> Callable[..., None]:
         """For the operations whose flags pyfuse3 keeps to itself."""
         held, run = self._held, self._run
@@ -97,23 +106,25 @@ class Dispatcher:
             held.request_flags = flags_of(container)
             if clear:
                 clear_flags(container)
-            run(container, original(container, *args))
+            run(container, original(container, *args), timing)
             if noted:
                 settle()
 
         return handle
 
-    def _run(self, container: object, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _run(self, container: object, coroutine: Coroutine[Any, Any, None], timing: list[int]) -> None:
+        begin = clock()
         try:
             yielded = coroutine.send(None)
         except StopIteration:
+            took(timing, clock() - begin)
             return
         except Exception:
             self._broke(container)
             return
         if yielded is _DETACHED and self._nursery is not None:
             self.detached += 1
-            self._nursery.start_soon(self._finish, container, coroutine)
+            self._nursery.start_soon(self._finish, container, coroutine, timing, begin)
             return
         # a handler that awaits without detach() first is a mistake of ours: end it, answer, go on
         coroutine.close()
@@ -122,12 +133,15 @@ class Dispatcher:
         except RuntimeError:
             self._broke(container)
 
-    async def _finish(self, container: object, coroutine: Coroutine[Any, Any, None]) -> None:
+    async def _finish(
+        self, container: object, coroutine: Coroutine[Any, Any, None], timing: list[int], begin: int
+    ) -> None:
         try:
             await _resume(coroutine)
         except Exception:
             self._broke(container)
         finally:
+            took(timing, clock() - begin)
             self.detached -= 1
             self._held.settle()
 

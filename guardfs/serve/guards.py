@@ -21,6 +21,7 @@ from guardfs.state.directory import default_state_dir
 from guardfs.state.guarded import recall_at
 
 STATUS = "user.guardfs.status"
+COUNTERS = "user.guardfs.counters"
 
 ANSWER_SECONDS = 2.0
 """How long a daemon may take to answer: it does so within milliseconds, or hangs."""
@@ -108,6 +109,7 @@ class Guard:
         self.state = known.state or default_state_dir(known.sessions)
         self.audit = known.audit
         self._status = Question(known.sessions, STATUS)
+        self._counters = Question(known.sessions, COUNTERS)
         if self.audit is None:
             self._recall()
 
@@ -124,6 +126,15 @@ class Guard:
             self.state = str(found.get("state", {}).get("dir") or self.state)
             self.audit = found.get("audit", {}).get("file") or self.audit
         return found
+
+    async def counters(self) -> dict[str, Any] | None:
+        """What its daemon has counted (see `guardfs.mount.counters`), in the same way."""
+        return await self._counters.ask()
+
+    @property
+    def readable(self) -> str:
+        """The directory as text that can be shown and sent: what is not UTF-8 as backslash escapes."""
+        return os.fsencode(self.sessions).decode("utf-8", "backslashreplace")
 
     def _recall(self) -> None:
         """The log of a guard that does not answer: as its last mount has noted it."""

@@ -17,6 +17,7 @@ from guardfs.mount.operations.files import Files, without_set_id
 from guardfs.policy.judge import CLAIM, MAX_CLAIM
 
 STATUS = b"user.guardfs.status"
+COUNTERS = b"user.guardfs.counters"
 CONTROL = b"user.guardfs.control"
 _ATIME_NOW, _MTIME_NOW = 1 << 7, 1 << 8  # FUSE_SET_ATTR_*_NOW of <fuse_lowlevel.h>
 
@@ -144,9 +145,11 @@ class Attributes(Files):
 
     def getxattr(self, node_id: int, name: bytes, ctx: Context) -> bytes:
         """An extended attribute; `user.guardfs.status` of the root and of transcripts is the guard's own, and
-        `user.guardfs.control` of the root."""
+        `user.guardfs.counters` and `user.guardfs.control` of the root."""
         if node_id == ROOT_ID and name == STATUS:
             return self.status()
+        if node_id == ROOT_ID and name == COUNTERS:
+            return self.counters.encode()
         if node_id == ROOT_ID and name == CONTROL:
             return self.answer(self.processes.writer(ctx.pid, ctx.uid, ctx.gid))
         node = self.node(node_id)
@@ -217,7 +220,7 @@ class Attributes(Files):
         detail = {"name": name.decode("utf-8", "backslashreplace"), "action": action}
         before = self.state(node)
         try:
-            if node_id == ROOT_ID and name == STATUS:
+            if node_id == ROOT_ID and name in (STATUS, COUNTERS):
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             self.gate()
             call(self.fds.path(node))

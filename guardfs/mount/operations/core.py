@@ -24,6 +24,7 @@ from guardfs.lanes.writer import Writer
 from guardfs.mount.backing import Backing
 from guardfs.mount.caching import Timeouts, timeouts
 from guardfs.mount.caller import Caller, caller_of
+from guardfs.mount.counters import Counters
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.layout import Entry
 from guardfs.mount.nodes import Node, NodeTable, Seen, seen_of
@@ -211,6 +212,7 @@ class Core:
         self.request: object = None  # pyfuse3's container of the request that is being answered
         self.request_flags = 0  # of a setattr or setxattr: FUSE_SET_ATTR_* or XATTR_*
         self.operations: dict[str, int] = {}
+        self.counters = Counters(judge.decider.lane_names)
         self.internal_errors = 0
         self.last_error = ""
         self.unseen_changes = 0
@@ -416,6 +418,7 @@ class Core:
             decision, fence, lock, claim, effects = self.judge.judge(writer, happening)
             if mark.decision is not None and decision.verdict == "allow":
                 decision = mark.decision
+        self.counters.operation(op, decision.lane, mark.verdict)
         if item.wanted:
             if len(records) > MAX_RECORDS:
                 more["more"] = len(records) - MAX_RECORDS
