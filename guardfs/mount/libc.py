@@ -1,5 +1,5 @@
 """System calls that Python's `os` lacks, through ctypes: renameat2, utimensat with UTIME_OMIT, mount,
-umount2, prctl, getxattr in one call.
+umount2, prctl, capset, getxattr in one call.
 
 Each function raises OSError with the errno of the call, like its neighbours in `os`.
 """
@@ -16,9 +16,12 @@ RENAME_EXCHANGE = 2
 MNT_DETACH = 2  # <sys/mount.h>
 UMOUNT_NOFOLLOW = 8
 PR_SET_NAME = 15  # <linux/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 _AT_FDCWD = -100
 _XATTR_SIZE_MAX = 65536  # <linux/limits.h>
+_CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.getxattr.restype = ctypes.c_ssize_t
 
@@ -67,3 +70,11 @@ def getxattr(path: str, name: str) -> bytes:
 def prctl(option: int, value: int | bytes) -> None:
     """prctl(2) with one argument."""
     _check(_libc.prctl(option, value, 0, 0, 0))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) for the calling thread: sets of capabilities as bit masks."""
+    sets = (effective, permitted, inheritable)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    low, high = ([each & 0xFFFFFFFF for each in sets], [each >> 32 for each in sets])
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)(*low, *high)))
