@@ -29,9 +29,8 @@ def command(
     """
     import trio
 
-    from guardfs.serve.auth import others_read
-    from guardfs.serve.guards import Guards, Known, guarded_path, mounted
-    from guardfs.serve.plan import plan_of
+    from guardfs.serve.guards import Guards, guarded_path, mounted
+    from guardfs.serve.plan import Known, others_read, plan_of
     from guardfs.serve.server import open_all, pages, serve, until_told
     from guardfs.supervise.say import say
 

@@ -1,15 +1,15 @@
 """Who is let in: programs of this machine; from elsewhere, who has the token.
 
-Without a token an address other than loopback is refused at the start (`check`), and a request must name this machine
-in its Host header: a page of the web that has its own name resolved to 127.0.0.1 (DNS rebinding) names another. With a
-token every request needs it: as ``Authorization: Bearer``, or as a cookie, which one visit with ``?token=`` sets.
+Without a token an address other than loopback is refused at the start (`guardfs.serve.plan`), and a request must name
+this machine in its Host header: a page of the web that has its own name resolved to 127.0.0.1 (DNS rebinding) names
+another. With a token every request needs it: as ``Authorization: Bearer``, or as a cookie, which one visit with
+``?token=`` sets.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-import os
 import re
 from urllib.parse import parse_qsl, urlencode
 
@@ -18,13 +18,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from guardfs.errors import GuardError
 from guardfs.serve.addresses import Address
-
-SHORTEST = 16
-"""Characters of a token: 16 random ones of an alphabet of 64 cannot be guessed."""
-
-_LONGEST = 4096
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -33,35 +27,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 """Sent with each answer that does not say otherwise: nothing here is another site's business."""
-
-
-def read_token(path: str) -> bytes:
-    """The token that the file *path* holds. GuardError where there is none that could keep anybody out."""
-    mend = "put one line of 16 characters or more there: openssl rand -hex 24"
-    try:
-        with open(path, "rb") as file:
-            token = file.read(_LONGEST + 1).strip()
-    except OSError as error:
-        raise GuardError(f"{path}: the token cannot be read: {error.strerror}", mend) from None
-    if not re.fullmatch(rb"[!-~]*", token) or len(token) > _LONGEST:
-        raise GuardError(f"{path}: holds no token: more than one word of ASCII", mend)
-    if len(token) < SHORTEST:
-        raise GuardError(f"{path}: a token of {len(token)} characters can be guessed", mend)
-    return token
-
-
-def others_read(path: str) -> bool:
-    """Whether every user may read the file *path*."""
-    return os.stat(path).st_mode & 0o004 != 0
-
-
-def check(address: Address, token: bytes | None, option: str) -> None:
-    """GuardError if strangers could reach *address* without a token."""
-    if token is None and not address.loopback:
-        raise GuardError(
-            f"{option} {address}: other machines reach it, and would need no token",
-            "listen on 127.0.0.1, or give a file with a token",
-        )
 
 
 class Doorkeeper:

@@ -17,6 +17,7 @@ import trio
 
 from guardfs.errors import GuardError
 from guardfs.mount import device, libc
+from guardfs.serve.plan import Known
 from guardfs.state.directory import default_state_dir
 from guardfs.state.guarded import recall_at
 
@@ -39,15 +40,6 @@ _NO_GUARD = {
     errno.ENOTCONN: "its daemon is dead",
     errno.ECONNABORTED: "its daemon is dead",
 }
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What is known of a guard without asking it. sessions: real path of the directory; state: its state directory;
-    audit: path of the log."""
-
-    sessions: str
-    state: str | None = None
-    audit: str | None = None
 
 
 class Question:

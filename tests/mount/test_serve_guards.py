@@ -12,7 +12,8 @@ from typing import TypeVar
 import pytest
 import trio
 
-from guardfs.serve.guards import ANSWER_SECONDS, FRESH_SECONDS, Guard, Guards, Known, guarded_path, mounted
+from guardfs.serve.guards import ANSWER_SECONDS, FRESH_SECONDS, Guard, Guards, guarded_path, mounted
+from guardfs.serve.plan import Known
 from tests.conftest import StartGuard
 from tests.support.guard import Guard as Running
 

@@ -1,0 +1,109 @@
+"""The process that serves metrics and the page beside the daemons (`guardfs.serve`), held by the supervisor.
+
+It is begun once the directories answer, and again, after a while, whenever it ends: nothing of a guard depends on it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+
+from guardfs.serve.plan import Known, Plan, encode_guards, encode_plan
+from guardfs.supervise.say import ending, say
+
+_FIRST_DELAY = 1.0
+_LAST_DELAY = 60.0
+"""Seconds until it is begun again: twice as long each time that it ends soon, up to the last."""
+
+_END_SECONDS = 6.0
+"""To end by itself: longer than it gives to answers under way."""
+
+
+class Observer:
+    """One such process. due: when `step` wants to be called, on the monotonic clock."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.due: float | None = None
+        self._plan = plan
+        self._known: list[Known] = []
+        self._delay = _FIRST_DELAY
+        self._begun = 0.0
+
+    def tell(self, known: Iterable[Known]) -> None:
+        """Which guards there are now; it is begun if it has not been."""
+        self._known = list(known)
+        if self.process is None and self.due is None:
+            self._begin()
+        else:
+            self._write(encode_guards(self._known))
+
+    def step(self) -> None:
+        """Begin it again if it has ended, when it is time to."""
+        if self.process is not None and (status := self.process.poll()) is not None:
+            self._close()
+            if time.monotonic() - self._begun > _LAST_DELAY:
+                self._delay = _FIRST_DELAY
+            say(
+                f"what serves metrics and page ended with {ending(status)}; begun again in {self._delay:g} s, "
+                "the guard goes on"
+            )
+            self.due = time.monotonic() + self._delay
+            self._delay = min(2 * self._delay, _LAST_DELAY)
+        if self.process is None and self.due is not None and time.monotonic() >= self.due:
+            self._begin()
+
+    def end(self) -> None:
+        """Tell it to end; `wait` for that later."""
+        self.due = None
+        if self.process is not None:
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Until it has ended, killed if it takes long."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._close()
+
+    def _begin(self) -> None:
+        self.due = None
+        self._begun = time.monotonic()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "guardfs.serve.supervised"],
+                stdin=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is the supervisor's to handle
+                cwd="/",
+            )
+        except OSError as error:
+            say(f"what serves metrics and page cannot be started: {error.strerror}; the guard goes on")
+            self.due, self._delay = time.monotonic() + self._delay, min(2 * self._delay, _LAST_DELAY)
+            return
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
+        self._write(encode_plan(self._plan) + encode_guards(self._known))
+
+    def _write(self, data: bytes) -> None:
+        """Where it does not listen it is ended, and told everything when it is begun again."""
+        if self.process is None or self.process.stdin is None:
+            return
+        try:
+            if os.write(self.process.stdin.fileno(), data) < len(data):
+                self.process.terminate()
+        except BlockingIOError:
+            self.process.terminate()
+        except OSError:  # it has ended: `step` will see that
+            pass
+
+    def _close(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process = None
