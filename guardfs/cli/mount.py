@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from guardfs.cli.options import guard_options, settings
+from guardfs.cli.options import guard_options, settings, wanted_plan
 
 
 @click.command(
@@ -24,6 +24,7 @@ def command(directory: str, **options: Any) -> int:
     from guardfs.supervise.signals import Signals
     from guardfs.supervise.supervisor import Supervisor
 
+    plan = wanted_plan(options)
     wanted = settings(directory, options)
     supervisor = Supervisor([wanted], Signals())
     supervisor.start()
@@ -31,4 +32,6 @@ def command(directory: str, **options: Any) -> int:
         f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}; "
         f"end it with Ctrl-C or `guardfs unmount {directory}`"
     )
+    if plan is not None:
+        supervisor.observe(plan)
     return supervisor.attend()

@@ -13,6 +13,7 @@ import click
 from guardfs.errors import GuardError
 from guardfs.mount.config import PolicyOptions
 from guardfs.policy.effective import Overrides
+from guardfs.serve.plan import Plan, others_read, plan_of
 from guardfs.state.directory import RESERVED, default_state_dir
 from guardfs.supervise import places
 from guardfs.supervise.guard import Settings
@@ -96,11 +97,38 @@ def guard_options(function: F) -> F:
             click.option(
                 "--force", is_flag=True, help="Mount and unmount at once; a turn in flight may fail."
             ),
+            click.option(
+                "--metrics",
+                metavar="HOST:PORT",
+                help="Serve metrics for Prometheus there, as 127.0.0.1:9464; also /healthz and /readyz.",
+            ),
+            click.option("--web", metavar="HOST:PORT", help="Serve the live page there, as 127.0.0.1:8470."),
+            click.option(
+                "--web-token-file",
+                metavar="FILE",
+                help="Every request to --web and --metrics needs the token in FILE. Without one, only loopback "
+                "addresses are served.",
+            ),
             click.option("--verbose", "-v", is_flag=True, help="Say more on standard error."),
         ]
     ):
         function = option(function)
     return function
+
+
+def wanted_plan(options: dict[str, Any]) -> Plan | None:
+    """What is to be served beside the guard; None for nothing. GuardError with one line where it cannot be."""
+    token_file = options["web_token_file"]
+    plan = plan_of(options["metrics"], options["web"], token_file)
+    if not plan.addresses():
+        if token_file is not None:
+            raise GuardError(
+                f"--web-token-file {token_file}: for what?", "name an address with --web or --metrics"
+            )
+        return None
+    if token_file is not None and others_read(token_file):
+        say(f"{token_file}: every user may read the token; chmod go-rwx {token_file}")
+    return plan
 
 
 def settings(sessions: str, options: dict[str, Any]) -> Settings:

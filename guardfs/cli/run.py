@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from guardfs.cli.options import guard_options, settings
+from guardfs.cli.options import guard_options, settings, wanted_plan
 
 
 @click.command(
@@ -43,9 +43,12 @@ def command(
 
     signals = Signals()  # first of all: as PID 1, the kernel drops what has no handler
     user = None if as_user is None else parse(as_user)
+    plan = wanted_plan(options)
     wanted = settings(sessions, options)
     supervisor = Supervisor([wanted], signals)
     supervisor.start()
     say(f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}")
+    if plan is not None:
+        supervisor.observe(plan)
     supervisor.run(Start(words, user, allow_new_privs))
     return supervisor.attend()

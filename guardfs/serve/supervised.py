@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 
 import trio
@@ -17,32 +18,41 @@ from guardfs.mount import libc
 from guardfs.serve.addresses import Address, listen
 from guardfs.serve.guards import Guards
 from guardfs.serve.plan import Known, decode_guards, decode_plan
+from guardfs.serve.rights import lessen
 from guardfs.serve.server import cannot_listen, pages, serve_one, until_told
 from guardfs.supervise.say import say
 
-AGAIN_SECONDS = 5.0
+AGAIN_SECONDS = 2.0
 """Between two tries to have an address."""
 
 
+def _try(address: Address) -> socket.socket | OSError:
+    try:
+        return listen(address)
+    except OSError as error:
+        return error
+
+
 async def serve_when_possible(
-    guards: Guards, address: Address, what: list[str], token: bytes | None, stop: trio.Event
+    guards: Guards,
+    address: Address,
+    what: list[str],
+    token: bytes | None,
+    stop: trio.Event,
+    opened: socket.socket | OSError,
 ) -> None:
-    """Serve *what* at *address* until *stop*, from the moment on at which it can be had."""
-    said = False
-    while not stop.is_set():
-        try:
-            listener = listen(address)
-        except OSError as error:
-            if not said:
-                said = True
-                names = " and ".join(what)
-                say(f"no {names}: {cannot_listen(address, error)}; it is tried again, and the guard goes on")
-            with trio.move_on_after(AGAIN_SECONDS):
-                await stop.wait()
-            continue
-        say(f"serving {pages(what, listener)}")
-        await serve_one(guards, listener, what, token, stop)
-        return
+    """Serve *what* at *address* until *stop*, from the moment on at which it can be had. opened: how the first try
+    ended."""
+    if isinstance(opened, OSError):
+        names = " and ".join("the page" if each == "web" else each for each in what)
+        say(f"no {names}: {cannot_listen(address, opened)}; tried again meanwhile, and the guard goes on")
+    while isinstance(opened, OSError):
+        with trio.move_on_after(AGAIN_SECONDS):
+            await stop.wait()
+            return
+        opened = _try(address)
+    say(f"serving {pages(what, opened)}")
+    await serve_one(guards, opened, what, token, stop)
 
 
 async def told(descriptor: int, guards: Guards, known: list[Known]) -> None:
@@ -66,12 +76,15 @@ def main() -> int:
     with open(0, "rb", buffering=0, closefd=False) as channel:  # unbuffered: what follows is read by `told`
         plan = decode_plan(channel.readline())
         known = decode_guards(channel.readline())
+    opened = {address: _try(address) for address in plan.addresses()}  # a port below 1024 may need root
+    lessen()
     guards = Guards(lambda: known)
 
     async def work(stop: trio.Event) -> None:
         async with trio.open_nursery() as nursery:
             for address, what in plan.addresses().items():
-                nursery.start_soon(serve_when_possible, guards, address, what, plan.token, stop)
+                begin = (guards, address, what, plan.token, stop, opened.pop(address))
+                nursery.start_soon(serve_when_possible, *begin)
 
     async def parent() -> None:
         await told(os.dup(0), guards, known)

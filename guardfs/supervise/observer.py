@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from guardfs.serve.plan import Known, Plan, encode_guards, encode_plan
 from guardfs.supervise.say import ending, say
@@ -32,33 +32,30 @@ class Observer:
         self._known: list[Known] = []
         self._delay = _FIRST_DELAY
         self._begun = 0.0
+        self._ended = False
 
-    def tell(self, known: Iterable[Known]) -> None:
-        """Which guards there are now; it is begun if it has not been."""
-        self._known = list(known)
-        if self.process is None and self.due is None:
-            self._begin()
-        else:
-            self._write(encode_guards(self._known))
-
-    def step(self) -> None:
-        """Begin it again if it has ended, when it is time to."""
+    def step(self, known: Sequence[Known]) -> None:
+        """Begin it, or again if it has ended and it is time to; tell it which guards there are now."""
+        if self._ended:
+            return
         if self.process is not None and (status := self.process.poll()) is not None:
             self._close()
             if time.monotonic() - self._begun > _LAST_DELAY:
                 self._delay = _FIRST_DELAY
+            again = self._later()
             say(
-                f"what serves metrics and page ended with {ending(status)}; begun again in {self._delay:g} s, "
-                "the guard goes on"
+                f"what serves metrics and page ended with {ending(status)}; begun again in {again:g} s, "
+                "and the guard goes on"
             )
-            self.due = time.monotonic() + self._delay
-            self._delay = min(2 * self._delay, _LAST_DELAY)
-        if self.process is None and self.due is not None and time.monotonic() >= self.due:
-            self._begin()
+        if self.process is None and (self.due is None or time.monotonic() >= self.due):
+            self._begin(known)
+        elif list(known) != self._known and self.process is not None:
+            self._known = list(known)
+            self._write(encode_guards(known))
 
     def end(self) -> None:
         """Tell it to end; `wait` for that later."""
-        self.due = None
+        self._ended, self.due = True, None
         if self.process is not None:
             self.process.terminate()
 
@@ -73,9 +70,14 @@ class Observer:
             self.process.wait()
         self._close()
 
-    def _begin(self) -> None:
-        self.due = None
-        self._begun = time.monotonic()
+    def _later(self) -> float:
+        """Begin it after a while; how many seconds."""
+        delay = self._delay
+        self.due, self._delay = time.monotonic() + delay, min(2 * delay, _LAST_DELAY)
+        return delay
+
+    def _begin(self, known: Sequence[Known]) -> None:
+        self.due, self._begun, self._known = None, time.monotonic(), list(known)
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "guardfs.serve.supervised"],
@@ -84,12 +86,12 @@ class Observer:
                 cwd="/",
             )
         except OSError as error:
+            self._later()
             say(f"what serves metrics and page cannot be started: {error.strerror}; the guard goes on")
-            self.due, self._delay = time.monotonic() + self._delay, min(2 * self._delay, _LAST_DELAY)
             return
         assert self.process.stdin is not None
         os.set_blocking(self.process.stdin.fileno(), False)
-        self._write(encode_plan(self._plan) + encode_guards(self._known))
+        self._write(encode_plan(self._plan) + encode_guards(known))
 
     def _write(self, data: bytes) -> None:
         """Where it does not listen it is ended, and told everything when it is begun again."""

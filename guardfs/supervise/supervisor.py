@@ -11,19 +11,18 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from guardfs.errors import GuardError
 from guardfs.mount import capabilities
+from guardfs.serve.plan import Known, Plan
 from guardfs.supervise import orphans
 from guardfs.supervise.command import Command, Start
 from guardfs.supervise.guard import Guard, Phase, Settings
 from guardfs.supervise.notify import notify
+from guardfs.supervise.observer import Observer
 from guardfs.supervise.say import say
 from guardfs.supervise.signals import ENDING, Signals
-
-_CHILD_SECONDS = 5.0
-"""What a child of the supervisor's own gets to end by itself."""
 
 _OTHERS_SECONDS = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
 """What the rest of a container gets to end by itself, and then to be gone. Docker's patience is 10 s in all."""
@@ -41,26 +40,16 @@ class StartInterruptedError(GuardError):
         self.exit_status = 128 + number
 
 
-class Child:
-    """A process of the supervisor's own that is neither a daemon nor the command. ended: called with the return code
-    when it has ended while the supervisor runs.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], ended: Callable[[int], None]) -> None:
-        self.process = process
-        self.ended = ended
-
-
 class Supervisor:
-    """The guards of some directories, and perhaps a command. children: further processes, told to end with SIGTERM
-    before the guards are taken off.
+    """The guards of some directories, and perhaps a command. observer: what serves metrics and the page of them, if
+    that is wanted.
     """
 
     def __init__(self, settings: Sequence[Settings], signals: Signals) -> None:
         self.signals = signals
         self.guards = [Guard(each) for each in settings]
         self.command: Command | None = None
-        self.children: list[Child] = []
+        self.observer: Observer | None = None
         self._first = orphans.is_first()
         orphans.adopt()
 
@@ -123,7 +112,8 @@ class Supervisor:
     def _own(self) -> list[subprocess.Popen[bytes]]:
         """Every process that the supervisor has started and asks about: nobody else is to wait for these."""
         found = [guard.daemon for guard in self.guards if guard.daemon is not None]
-        found += [child.process for child in self.children]
+        if self.observer is not None and self.observer.process is not None:
+            found.append(self.observer.process)
         return found if self.command is None else [*found, self.command.process]
 
     def _turn(self, until: float | None = None) -> None:
@@ -133,6 +123,8 @@ class Supervisor:
         due = [guard.due for guard in self.guards if guard.due is not None]
         if until is not None:
             due.append(until)
+        if self.observer is not None and self.observer.due is not None:
+            due.append(self.observer.due)
         for guard in self.guards:
             if guard.control is not None:
                 poll.register(guard.control, select.POLLIN)
@@ -143,11 +135,17 @@ class Supervisor:
             guard.step()
         if guarded and not self._guarded() and self.command is not None and not self.command.ended():
             say("the command goes on unguarded")
-        for child in list(self.children):
-            status = child.process.poll()
-            if status is not None:
-                self.children.remove(child)
-                child.ended(status)
+        if self.observer is not None:
+            self.observer.step(self._known())
+
+    def observe(self, plan: Plan) -> None:
+        """Serve metrics and the page of the guards, whatever becomes of that."""
+        self.observer = Observer(plan)
+        self.observer.step(self._known())
+
+    def _known(self) -> list[Known]:
+        """Also those that are gone: whoever watches must see that."""
+        return [Known(each.sessions, each.state, each.audit) for each in (g.settings for g in self.guards)]
 
     # ---- the end
 
@@ -172,10 +170,8 @@ class Supervisor:
         failed somewhere, or a guard was lost before.
         """
         notify("STOPPING=1")
-        children = [child.process for child in self.children]
-        self.children.clear()
-        for child in children:
-            child.terminate()
+        if self.observer is not None:
+            self.observer.end()
         for guard in self.guards:
             guard.leave()
         while self._guarded():
@@ -183,10 +179,6 @@ class Supervisor:
             if {signal.SIGTERM, signal.SIGINT}.intersection(self.signals.take()):
                 for guard in self.guards:
                     guard.impatient = True
-        for child in children:
-            try:
-                child.wait(_CHILD_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        if self.observer is not None:
+            self.observer.wait()
         return max(guard.status for guard in self.guards)
