@@ -10,13 +10,13 @@ import errno as errnos
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from guardfs.audit.levels import CHANGES
 from guardfs.audit.show_branches import is_bad, of_branches
 from guardfs.audit.words import safe, short, where_of
 
-__all__ = ["CYAN", "DIM", "GREEN", "OP", "RED", "WHO", "YELLOW", "Shower", "safe", "short"]
+__all__ = ["CYAN", "DIM", "GREEN", "OP", "RED", "WHO", "YELLOW", "Cells", "Shower", "cells", "safe", "short"]
 
 RED, YELLOW, GREEN, CYAN, DIM = "31", "33", "32", "36", "2"
 
@@ -110,6 +110,43 @@ class Shower:
             left -= len(text)
             out.append(f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text)
         return "".join(out).rstrip()
+
+
+class Cells(NamedTuple):
+    """What is said of one event, for pages. who: the writer, with its lane. what: of what was written, or all that a
+    notice says. result: verdict or error. tone: "bad", "held", "saved", "quiet" or ""."""
+
+    op: str
+    who: str = ""
+    where: str = ""
+    key: str = ""
+    what: str = ""
+    result: str = ""
+    tone: str = ""
+
+
+_TONES = {RED: "bad", YELLOW: "held", GREEN: "saved", DIM: "quiet"}
+
+
+def cells(event: Mapping[str, Any]) -> Cells:
+    """The parts of *event*'s line. Never raises, whatever the event holds."""
+    op, writer = str(event.get("op", "?")), event.get("writer")
+    if not isinstance(writer, dict):
+        tone = _TONES.get(_notice_colour(op, event), "")
+        return Cells(safe(op), what=_told(op, event), tone=tone)
+    staged = event.get("verdict") in ("stage", "wait")
+    tone = "bad" if event.get("errno") else "held" if staged else "" if op in CHANGES else "quiet"
+    what = " ".join(filter(None, (_much(event), _records(event))))
+    return Cells(safe(op), _who(event, writer), _where(event), _key(event), what, _result(event), tone)
+
+
+def _told(op: str, event: Mapping[str, Any]) -> str:
+    """A notice without what a process was called with, which may hold the text of a message."""
+    if op == "process":
+        return safe(f"{event.get('tgid', '?')}: {event.get('exe') or '?'}")
+    if op == "torn":
+        return safe(f"{event.get('lost_bytes', '?')} bytes of an unfinished line")
+    return _notice(op, event)
 
 
 def _who(event: Mapping[str, Any], writer: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@
     right: "M5.6 0l-9.6 5.2v-10.4z",
     cross: "M-5-3l2-2 3 3 3-3 2 2-3 3 3 3-2 2-3-3-3 3-2-2 3-3z",
     star: "M-1.4-5.6h2.8v3.2l2.8-1.6 1.4 2.4-2.8 1.6 2.8 1.6-1.4 2.4-2.8-1.6v3.2h-2.8v-3.2l-2.8 1.6-1.4-2.4 2.8-1.6-2.8-1.6 1.4-2.4 2.8 1.6z",
+    down: "M-1.6-5.4h3.2v4.4h3.6l-5.2 6-5.2-6h3.6z",
     diamond: "M0-9.5l9.5 9.5-9.5 9.5-9.5-9.5z",
   };
   const SHAPES = {
@@ -20,7 +21,10 @@
   };
 
   /** The path of what an operation, or an incident's change, is drawn as. */
-  guardfs.shape = (op) => SYMBOLS[op.startsWith("unseen") ? "star" : SHAPES[op] || "circle"];
+  guardfs.shape = (op) => {
+    if (op.startsWith("unseen")) return SYMBOLS.star;
+    return SYMBOLS[op.startsWith("rebased") ? "down" : SHAPES[op] || "circle"];
+  };
   guardfs.around = SYMBOLS.diamond;
 
   guardfs.culprit = (op) =>
@@ -43,7 +47,8 @@
       entry(symbol("append"), "append"), entry(symbol("write"), "write"), entry(symbol("truncate"), "truncate"),
       entry(symbol("create"), "create"), entry(symbol("attributes"), "attributes"),
       entry(symbol("rename"), "rename, link"), entry(symbol("unlink"), "remove"),
-      entry(symbol("unseen"), "below the mount"), entry(held, "held, or would be"),
+      entry(symbol("unseen"), "below the mount"), entry(held, "staged or held, or would be"),
+      entry(symbol("rebased"), "rebased: it is in the file now"),
       entry(svg("path", { class: "looks role-own", d: "M-4-3v7M0-3v7M4-3v7" }), "looks, opens, lock file"),
     ];
   };

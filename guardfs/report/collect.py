@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from guardfs.audit.incidents import Forgotten, Gatherer, Incident, Who, culprit_lane
 from guardfs.audit.select import Filter
+from guardfs.report import draw
 from guardfs.report.counts import Counts
-from guardfs.report.pictures import UNSEEN, Blame, Picture, Pictures
-from guardfs.report.story import done, label
+from guardfs.report.pictures import Picture, Pictures
+from guardfs.report.story import done
 from guardfs.report.values import mapping, micros, number, text, transcript_of
 
 MAX_TOLD = 300
@@ -109,7 +110,9 @@ class Collector:
         elif isinstance(found, Forgotten):
             self._forgotten(picture, found, time)
         else:
-            self._other(picture, event, time)
+            self.fences += op == "fence" and event.get("change") == "opened"
+            self.stale += op == "stale"
+            draw.draw(self.pictures, picture, event, time)
 
     def _wanted(self, event: Mapping[str, Any], log: int) -> bool:
         """Whether the event is of a session that was asked for; notices that name only the file are, too, and holes in
@@ -123,24 +126,6 @@ class Collector:
             return True
         return name in self._wanted_paths
 
-    def _other(self, picture: Picture, event: Mapping[str, Any], time: int) -> None:
-        op = event.get("op")
-        if isinstance(event.get("writer"), dict):
-            self.pictures.operation(picture, event, time)
-        elif op == "unseen":
-            self.pictures.unseen(picture, event, time)
-        elif op == "fence":
-            self.fences += event.get("change") == "opened"
-            self.pictures.fence(picture, event, time)
-        elif op == "stale":
-            self.stale += 1
-            self.pictures.note(picture, time, "stale: an owner came back after its fence was closed")
-        elif op == "lock":
-            held = text(mapping(event.get("holder")).get("lane")) or "?"
-            by = text(mapping(event.get("by")).get("lane"))
-            said = f"lock {text(event.get('change'))}: held by {held}" + (f", taken by {by}" if by else "")
-            self.pictures.note(picture, time, said)
-
     def _incident(self, picture: Picture, found: Incident, time: int, log: int, known: Gatherer) -> None:
         number = self.outcomes.total() + 1
         culprit = known.culprit(found)
@@ -151,21 +136,14 @@ class Collector:
             self.culprits[lane, did] += 1
         if len(self.hit) < MAX_SESSIONS:
             self.hit.add((log, found.session or found.path))
-        when = None
-        if found.culprit is not None and (at := micros(found.culprit.time)) is not None:
-            by = text(found.culprit.by.lane) or "?" if found.culprit.by is not None else UNSEEN
-            when = (at, by, text(found.culprit.change))
-        blame = Blame(number, time, text(found.owner) or "?", lost, label(found), when)
-        self.pictures.incident(picture, blame)
+        self.pictures.incident(picture, draw.blame(found, number, time))
         change = found.culprit
         did, seq = ("", 0) if change is None else (known.did(change), known.seq(change))
         self.incidents.append(Told(number, log, found, known.owner(found), culprit, did, seq))
 
     def _forgotten(self, picture: Picture, found: Forgotten, time: int) -> None:
         self.forgotten += 1
-        lanes = {change.by.lane if change.by else "" for change in found.changes}
-        who = ", ".join(sorted(text(lane) or "somebody" for lane in lanes)) or "somebody"
-        self.pictures.note(picture, time, f"forgotten: the owner went on without what {who} wrote")
+        self.pictures.note(picture, time, draw.forgotten(found))
 
     def _guard(self, event: Mapping[str, Any], time: int, log: int) -> None:
         if event.get("op") == "start":

@@ -102,13 +102,14 @@ def _writer(writer: Mapping[str, Any]) -> Writer:
 
 class Mark:
     """One event, or several of a kind. time, until: us since the epoch. lane: index in its picture. size: bytes, -1:
-    none."""
+    none. stamp: see `Pictures`."""
 
-    __slots__ = ("count", "facts", "lane", "record", "size", "time", "until")
+    __slots__ = ("count", "facts", "lane", "record", "size", "stamp", "time", "until")
 
     def __init__(
         self, time: int, lane: int, facts: Facts, size: int = -1, record: Record | None = None, count: int = 1
     ) -> None:
+        self.stamp = 0
         self.time = self.until = time
         self.lane = lane
         self.facts = facts

@@ -53,6 +53,13 @@ def model(pictures: Pictures) -> dict[str, Any]:
     }
 
 
+def newer(group: list[Picture], since: int) -> dict[str, Any]:
+    """One session, as a model of its own: of marks, fences, incidents and notes those with a stamp above *since*."""
+    shared = _Shared()
+    session = _session(group, shared, since)
+    return {**shared.tables(), "session": session}
+
+
 class _Shared:
     """The tables that all sessions share: what is drawn, each value once."""
 
@@ -93,14 +100,14 @@ def _incidents_of(group: list[Picture]) -> int:
     return sum(each.lost + each.saved for each in group)
 
 
-def _session(group: list[Picture], shared: _Shared) -> dict[str, Any]:
+def _session(group: list[Picture], shared: _Shared, since: int = -1) -> dict[str, Any]:
     lanes = _lanes(group)
     index = {lane["name"]: number for number, lane in enumerate(lanes)}
     begin = _begin(group)
     marks: list[tuple[Mark, int]] = []
     for picture in group:
         names = list(picture.lanes)
-        marks += [(mark, index[names[mark.lane]]) for mark in picture.marks]
+        marks += [(mark, index[names[mark.lane]]) for mark in picture.marks if mark.stamp > since]
     marks.sort(key=lambda each: each[0].time)
     flat: list[int] = []
     until: dict[int, int] = {}
@@ -112,8 +119,14 @@ def _session(group: list[Picture], shared: _Shared) -> dict[str, Any]:
             records.append(list(mark.record))
         where = 0 if mark.record is None else len(records)
         flat += (mark.time - begin, lane, shared.facts(mark.facts), mark.size, where, mark.count)
-    fences = [_fence(each, index, begin) for picture in group for each in picture.fences.values()]
-    blames = sorted((each for picture in group for each in picture.blames), key=lambda each: each.time)
+    fences = [
+        _fence(each, index, begin)
+        for picture in group
+        for each in picture.fences.values()
+        if each.stamp > since
+    ]
+    blames = [each for picture in group for each in picture.blames if each.stamp > since]
+    blames.sort(key=lambda each: each.time)
     times = [mark.time for mark, _ in marks]
     return {
         "name": group[0].session or group[0].path,
@@ -129,7 +142,12 @@ def _session(group: list[Picture], shared: _Shared) -> dict[str, Any]:
         "records": records,
         "fences": sorted(fences, key=lambda fence: fence["open"]),
         "incidents": [_incident(each, index, begin, times, marks) for each in blames],
-        "notes": sorted([time - begin, said] for picture in group for time, said in picture.notes),
+        "notes": sorted(
+            [note.time - begin, note.said]
+            for picture in group
+            for note in picture.notes
+            if note.stamp > since
+        ),
     }
 
 
@@ -139,7 +157,7 @@ def _begin(group: list[Picture]) -> int:
     for picture in group:
         for blame in picture.blames:
             times += [blame.time] if blame.culprit is None else [blame.time, blame.culprit[0]]
-    times += [time for picture in group for time, _ in picture.notes]
+    times += [note.time for picture in group for note in picture.notes]
     return min(times, default=max(picture.last for picture in group))
 
 

@@ -5,6 +5,7 @@ Bounded, whatever the log holds: what is beyond the bounds is counted.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ class Fence(msgspec.Struct):
     reason: str = ""
     tgid: int = 0
     late: bool = False
+    stamp: int = 0
 
 
 class Blame(NamedTuple):
@@ -53,6 +55,15 @@ class Blame(NamedTuple):
     lost: bool
     label: str
     culprit: tuple[int, str, str] | None
+    stamp: int = 0
+
+
+class Note(NamedTuple):
+    """Something else that the guard noticed."""
+
+    time: int
+    said: str
+    stamp: int = 0
 
 
 class Picture:
@@ -69,7 +80,7 @@ class Picture:
             tuple[int, int], Fence
         ] = {}  # by token and opening: tokens of a lost state begin anew
         self.blames: list[Blame] = []
-        self.notes: list[tuple[int, str]] = []
+        self.notes: list[Note] = []
         self.last = 0
         self.events = 0
         self.lost = self.saved = 0
@@ -93,11 +104,14 @@ class Picture:
 
 
 class Pictures:
-    """Builds the pictures of one or several logs. limit: marks in all. given_up: pictures. beyond: fences, incidents
-    and notes that are not drawn."""
+    """Builds the pictures of one or several logs. limit: marks in all. most: pictures. given_up: pictures. beyond:
+    fences, incidents and notes that are not drawn. stamp: a number that whoever feeds counts up, given to all that is
+    added or changed: so what is new since then can be told."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, most: int | None = None) -> None:
         self.pictures: dict[tuple[int, str], Picture] = {}
+        self.most = MAX_PICTURES if most is None else most
+        self.stamp = 0
         self.bound = Bound(limit) if limit is not None else Bound()
         self.known = Known()
         self.given_up = 0
@@ -112,7 +126,7 @@ class Pictures:
         key = (log, transcript_of(event))
         found = self.pictures.get(key)
         if found is None:
-            if len(self.pictures) >= MAX_PICTURES:
+            if len(self.pictures) >= self.most:
                 self._give_up()
             found = self.pictures[key] = Picture(*key)
         found.named(text(session))
@@ -134,6 +148,12 @@ class Pictures:
         facts = self.known.one(change, text(event.get("path")))
         self._add(picture, Mark(time, picture.lane(UNSEEN), facts))
 
+    def rebased(self, picture: Picture, event: Mapping[str, Any], time: int) -> None:
+        """Adds that what was staged on a branch is in the transcript now."""
+        facts = self.known.one(f"rebased: {text(event.get('result')) or 'done'}", text(event.get("path")))
+        lane = picture.lane(text(event.get("lane")) or "?")
+        self._add(picture, Mark(time, lane, facts, number(event.get("bytes"), -1)))
+
     def fence(self, picture: Picture, event: Mapping[str, Any], time: int) -> None:
         """Adds an opening or a closing."""
         owner, token = text(event.get("owner")) or "?", number(event.get("token"))
@@ -147,6 +167,7 @@ class Pictures:
             self._fences += 1
             if self._fences > MAX_FENCES:
                 self._thin_fences()
+        fence.stamp = self.stamp
         if event.get("change") == "closed":
             fence.closed, fence.reason = time, text(event.get("reason"))
 
@@ -157,14 +178,14 @@ class Pictures:
         picture.owner(blame.owner)
         if blame.culprit is not None:
             picture.lane(blame.culprit[1])
-        picture.blames.append(blame)
+        picture.blames.append(blame._replace(stamp=self.stamp))
         self._blames += 1
         if self._blames > MAX_BLAMES:
             self._blames = self._keep_later([each.blames for each in self.pictures.values()], 1)
 
     def note(self, picture: Picture, time: int, said: str) -> None:
         """Adds something else that the guard noticed."""
-        picture.notes.append((time, said))
+        picture.notes.append(Note(time, said, self.stamp))
         self._notes += 1
         if self._notes > MAX_NOTES:
             self._notes = self._keep_later([each.notes for each in self.pictures.values()], 0)
@@ -172,6 +193,7 @@ class Pictures:
     # ---- bounds
 
     def _add(self, picture: Picture, mark: Mark) -> None:
+        mark.stamp = self.stamp
         picture.marks.append(mark)
         self.bound.total += 1
         if self.bound.total > self.bound.limit:
@@ -189,6 +211,25 @@ class Pictures:
             del self.pictures[key].fences[which]
             self._fences -= 1
             self.beyond += 1
+
+    def trim(self, before: int, marks: int) -> None:
+        """Drops what ended before that time (us since the epoch), and of each picture all but the last so many
+        changes, and as many looks. An open fence stays."""
+        for picture in self.pictures.values():
+            whole = len(picture.marks)
+            del picture.marks[: bisect.bisect_left(picture.marks, before, key=lambda mark: mark.until)]
+            if len(picture.marks) > marks:
+                picture.marks = _last(picture.marks, marks)
+            self.bound.total -= whole - len(picture.marks)
+            over = [key for key, fence in picture.fences.items() if (fence.closed or before) < before]
+            for key in over:
+                del picture.fences[key]
+            blames, notes = len(picture.blames), len(picture.notes)
+            picture.blames[:] = [each for each in picture.blames if each.time >= before]
+            picture.notes[:] = [each for each in picture.notes if each.time >= before]
+            self._fences -= len(over)
+            self._blames -= blames - len(picture.blames)
+            self._notes -= notes - len(picture.notes)
 
     def _keep_later(self, lists: list[list[Any]], time: int) -> int:
         """Drops the older half of what all *lists* hold; *time*: the index of an entry's time. How many are left."""
@@ -211,6 +252,17 @@ class Pictures:
             self._notes -= len(picture.notes)
             del self.pictures[key]
             self.given_up += 1
+
+
+def _last(marks: list[Mark], most: int) -> list[Mark]:
+    """The last so many changes, and as many looks."""
+    kept, left = [], {True: most, False: most}
+    for mark in reversed(marks):
+        left[mark.facts.quiet] -= 1
+        if left[mark.facts.quiet] >= 0:
+            kept.append(mark)
+    kept.reverse()
+    return kept
 
 
 def _record(event: Mapping[str, Any]) -> Record | None:
