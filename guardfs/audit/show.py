@@ -133,9 +133,16 @@ def cells(event: Mapping[str, Any]) -> Cells:
     op, writer = str(event.get("op", "?")), event.get("writer")
     if not isinstance(writer, dict):
         tone = _TONES.get(_notice_colour(op, event), "")
-        return Cells(safe(op), what=_told(op, event), tone=tone)
+        where = where_of(event) if "path" in event else ""
+        what = _told(op, event)
+        if where:  # which stands beside it
+            for said in (f" in {where}", f" on {where}", where):
+                what = what.replace(said, "", 1)
+            what = " ".join(what.split()).removeprefix(": ")
+        return Cells(safe(op), where=_where(event) if where else "", what=what, tone=tone)
     staged = event.get("verdict") in ("stage", "wait")
-    tone = "bad" if event.get("errno") else "held" if staged else "" if op in CHANGES else "quiet"
+    change = op in CHANGES and not str(event.get("path", "")).endswith(".lock")
+    tone = "bad" if event.get("errno") else "held" if staged else "" if change else "quiet"
     what = " ".join(filter(None, (_much(event), _records(event))))
     return Cells(safe(op), _who(event, writer), _where(event), _key(event), what, _result(event), tone)
 

@@ -5,7 +5,7 @@
 
   /**
    * n: marks. time, lane: of each mark. Further facts of a mark by its number: op, quiet, held, failed, bytes, count,
-   * until, record. blamed: numbers of the marks that are a culprit's change. tracks: lines that each lane's fences need.
+   * until, record. now: up to when it is drawn though nothing happens; null: no further than that. blamed: numbers of the marks that are a culprit's change. tracks: lines that each lane's fences need.
    */
   guardfs.Session = class Session {
     constructor(shared, session) {
@@ -13,7 +13,7 @@
       Object.assign(this, {
         name: session.name, files: session.files, lanes: session.lanes, begin: session.begin, events: session.events,
         lost: session.lost, saved: session.saved, fences: session.fences.map((each) => ({ ...each })),
-        incidents: session.incidents, notes: session.notes,
+        incidents: session.incidents, notes: session.notes, now: session.now ?? null,
       });
       this.flat = session.marks;
       this.records = session.records;
@@ -51,12 +51,42 @@
         (each.close === null || each.close >= incident.time - 1e6)) || null;
     }
 
+    /** The same thing as in *before*, an older state of this session; null if it is not there any more. */
+    again(thing, before) {
+      const shift = before.begin - this.begin, at = (time) => time + shift;
+      if (thing.kind === "incident") {
+        const incident = this.incidents.find((each) => each.number === thing.incident.number);
+        return incident ? { kind: "incident", incident } : null;
+      }
+      if (thing.kind === "fence") {
+        const fence = this.fences.find(({ token, open }) => token === thing.fence.token && open === at(thing.fence.open));
+        return fence ? { kind: "fence", fence } : null;
+      }
+      if (thing.kind === "note") {
+        const note = this.notes.find(([time, said]) => time === at(thing.note[0]) && said === thing.note[1]);
+        return note ? { kind: "note", note } : null;
+      }
+      if (thing.kind !== "mark") return null;
+      const name = before.lanes[before.lane[thing.index]].name, op = before.op(thing.index), time = at(before.time[thing.index]);
+      for (let i = guardfs.lower(this.time, time); i < this.n && this.time[i] === time; i++) {
+        if (this.lanes[this.lane[i]].name === name && this.op(i) === op) return { ...thing, index: i, ...this.#members(thing, i) };
+      }
+      return null;
+    }
+    /** The marks that are drawn as one with mark *index*, by their new numbers. */
+    #members({ members, index: old }, index) {
+      if (!members) return {};
+      const found = members.map((each) => each - old + index);
+      return found.every((each) => each < this.n && this.lane[each] === this.lane[index]) ? { members: found } : { members: [index] };
+    }
+
     #times() {
       const times = Array.from(this.time);
       for (const key in this.untils) times.push(this.untils[key]);
       for (const { time, culprit } of this.incidents) times.push(time, ...(culprit ? [culprit.time] : []));
       for (const { open, close } of this.fences) times.push(open, ...(close === null ? [] : [close]));
       for (const [time] of this.notes) times.push(time);
+      if (this.now !== null) times.push(this.now);
       return times;
     }
 

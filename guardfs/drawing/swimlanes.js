@@ -3,6 +3,7 @@
 //   const picture = new guardfs.Swimlanes(root, { href: (incident) => "#story", onselect(thing) {} });
 //   picture.set(model, model.sessions[0]);   // at any time again, as the log grows: what was looked at stays
 //   picture.utc(true); picture.show(incidentNumber); picture.fit();
+//   picture.last(10e6);                      // a live page: follow the last ten seconds; onmove: the reader goes elsewhere
 (() => {
   "use strict";
   const { svg, html, button, about, paint } = guardfs;
@@ -33,10 +34,21 @@
 
     /** Draws a session of a model. */
     set(model, session) {
+      const before = this.#view.session;
       this.#view.set(new guardfs.Session(model, session));
       this.#things = [];
-      if (this.#selected) this.#select(this.#again(this.#selected));
+      if (this.#selected && before) this.#keep(this.#view.session.again(this.#selected, before));
       this.#resized();
+    }
+    /** What was shown is of another session than what comes next. */
+    clear() {
+      this.#select(null);
+      this.#view.session = null;
+    }
+    /** Follows what comes: the last so many us, 0: all; until the reader moves elsewhere. */
+    last(us) {
+      this.#view.last(us);
+      this.#soon();
     }
 
     utc(on) {
@@ -156,6 +168,11 @@
     // ---- what is seen
 
     #move(act) {
+      if (!this.#view.session) return;
+      if (this.#view.span !== null) {
+        this.#view.span = null;
+        if (this.options.onmove) this.options.onmove();
+      }
       act();
       this.#soon();
     }
@@ -255,12 +272,13 @@
       const list = rows.map(([name, text]) => html("div", {}, html("dt", {}, name), html("dd", {}, text)));
       this.panel.replaceChildren(head, html("dl", {}, ...list));
     }
-    /** The same thing in a newer state of the session; null if it is not there. */
-    #again(thing) {
-      const { session } = this.#view;
-      if (thing.kind !== "incident") return null; // numbers of marks are others now
-      const incident = session.incidents.find((each) => each.number === thing.incident.number);
-      return incident ? { kind: "incident", incident } : null;
+    /** What was selected, in a newer state of the session. Its details are told anew only where they have changed: a
+        reader may be marking them. */
+    #keep(thing) {
+      if (!thing) return this.#select(null);
+      const changed = thing.kind === "fence" && thing.fence.close !== this.#selected.fence.close;
+      this.#selected = thing;
+      if (changed) this.#details();
     }
 
     /** Selects the next change that is seen, an incident's too. */

@@ -6,13 +6,14 @@
   const LEAST = 400; // us that are seen at least
 
   /**
-   * a, b: first and last place that is seen. gutter, width, whole: px of the lanes' names, of the picture, of both.
+   * span: us that are seen of what comes, null: none is followed. a, b: first and last place that is seen. gutter, width, whole: px of the lanes' names, of the picture, of both.
    * rows: of each lane, y, high and middle. top, bottom, height: of the lanes, and of all with the axis. tagRows: lines
    * of tags above.
    */
   guardfs.View = class View {
     constructor() {
       this.session = null;
+      this.span = null;
       this.utc = false;
       this.a = this.b = 0;
       this.measure(800);
@@ -25,7 +26,8 @@
       const follows = before && this.b >= before.end * 0.999, wide = this.b - this.a;
       const [from, to] = before ? [before.time(this.a), before.time(this.b)] : [0, 0];
       this.session = session;
-      if (whole) this.look(0, session.scale.end);
+      if (this.span !== null) this.last(this.span);
+      else if (whole) this.look(0, session.scale.end);
       else if (follows) this.look(session.scale.end - wide, session.scale.end);
       else this.look(session.scale.place(from), session.scale.place(to));
       this.measure(this.whole);
@@ -67,6 +69,13 @@
       const end = this.session.scale.end, wide = Math.min(Math.max(b - a, LEAST), end);
       this.a = Math.max(0, Math.min((a + b - wide) / 2, end - wide));
       this.b = this.a + wide;
+    }
+    /** Follows what comes: the last so many us, 0: all. Until `span` is null again. */
+    last(us) {
+      this.span = us;
+      if (!this.session) return;
+      const { end } = this.session.scale;
+      this.look(us ? Math.max(0, end - us) : 0, end);
     }
     all() { this.look(0, this.session.scale.end); }
     pan(pixels) {

@@ -89,7 +89,9 @@ class _Streams:
             except ValueError as error:
                 answer = PlainTextResponse(f"{error}\n", 400, HEADERS)
             else:
-                await self._stream(Stream(feed, asked, page.names, page.guards.closing, _STREAM), scope, receive, send)
+                await self._stream(
+                    Stream(feed, asked, page.names, page.guards.closing, _STREAM), scope, receive, send
+                )
                 return
         await answer(scope, receive, send)
 

@@ -2,8 +2,8 @@
 
 Nothing is kept for a reader but a `Cursor`: what it is sent is made when the last message has left, so that one who
 reads slowly gets fewer and later messages, never a queue. The id of a message says what its reader knows then; a
-browser that reconnects sends it back (Last-Event-ID) and is told what came since, or everything, where that is not known
-any more.
+browser that reconnects sends it back (Last-Event-ID) and is told what came since, or everything, where that is not
+known any more.
 """
 
 from __future__ import annotations
