@@ -20,13 +20,15 @@ def command(directory: str, **options: Any) -> int:
     Stays in the foreground; SIGTERM or Ctrl-C unmounts. The files stay where they are: after the unmount the
     directory is the plain one again.
     """
-    from guardfs.supervise.supervisor import Signals, Supervisor, say
+    from guardfs.supervise.say import say
+    from guardfs.supervise.signals import Signals
+    from guardfs.supervise.supervisor import Supervisor
 
     wanted = settings(directory, options)
-    supervisor = Supervisor(wanted, Signals())
+    supervisor = Supervisor([wanted], Signals())
     supervisor.start()
     say(
         f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}; "
         f"end it with Ctrl-C or `guardfs unmount {directory}`"
     )
-    return supervisor.attend(None, lambda number: None)
+    return supervisor.attend()

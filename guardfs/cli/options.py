@@ -15,7 +15,8 @@ from guardfs.mount.config import PolicyOptions
 from guardfs.policy.effective import Overrides
 from guardfs.state.directory import RESERVED, default_state_dir
 from guardfs.supervise import places
-from guardfs.supervise.supervisor import Settings, say
+from guardfs.supervise.guard import Settings
+from guardfs.supervise.say import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 

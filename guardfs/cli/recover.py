@@ -23,7 +23,7 @@ from guardfs.state.directory import StateDirectory, default_state_dir
 from guardfs.state.guarded import Guarded, recall
 from guardfs.state.journal import entries
 from guardfs.supervise import places
-from guardfs.supervise.supervisor import say
+from guardfs.supervise.say import say
 from guardfs.transcript.formats import FORMATS
 
 _WORDS = {

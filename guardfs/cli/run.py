@@ -22,15 +22,13 @@ def command(sessions: str, words: tuple[str, ...], **options: Any) -> int:
 
     Signals are passed on to the command.
     """
-    from guardfs.supervise.supervisor import Signals, Supervisor, say, spawn_command
+    from guardfs.supervise.say import say
+    from guardfs.supervise.signals import Signals
+    from guardfs.supervise.supervisor import Supervisor
 
     wanted = settings(sessions, options)
-    supervisor = Supervisor(wanted, Signals())
+    supervisor = Supervisor([wanted], Signals())
     supervisor.start()
     say(f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}")
-    try:
-        child, forward = spawn_command(words)
-    except BaseException:
-        supervisor.stop()
-        raise
-    return supervisor.attend(child, forward)
+    supervisor.run(words)
+    return supervisor.attend()

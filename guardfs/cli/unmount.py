@@ -35,7 +35,7 @@ def command(directory: str, timeout: float, force: bool) -> int:
     from guardfs.supervise import places
     from guardfs.supervise.holders import described, holders
     from guardfs.supervise.quiet import wait_for_quiet
-    from guardfs.supervise.supervisor import say
+    from guardfs.supervise.say import say
 
     if not math.isfinite(timeout):
         raise GuardError(f"--timeout {timeout}: not a time", "name a number of seconds")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from guardfs.fence.lockfile import liveness, parse_holder
 from guardfs.transcript.names import NameRules
@@ -94,3 +94,15 @@ def wait_for_quiet(
             time.sleep(_POLL_SECONDS)
         elif impatient(_POLL_SECONDS):
             return reason
+
+
+def quiet_moment(
+    directory: int, names: NameRules, timeout: float, impatient: Callable[[], bool]
+) -> Generator[float, None, str]:
+    """`wait_for_quiet` in steps: yields the seconds after which it wants to look again."""
+    deadline = time.monotonic() + timeout
+    while True:
+        reason = why_not_quiet(directory, names)
+        if not reason or impatient() or time.monotonic() >= deadline:
+            return reason
+        yield _POLL_SECONDS

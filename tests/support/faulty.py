@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from guardfs.cli.main import main
-from guardfs.supervise import supervisor
+from guardfs.supervise import guard
 
 FAULTS = "GUARDFS_TEST_FAULTS"
 """Environment variable: path of a file that holds ``WHERE WHAT`` (see `faulty_daemon`), or nothing."""
@@ -38,5 +38,5 @@ class _Subprocess:
 
 
 if __name__ == "__main__":
-    vars(supervisor)["subprocess"] = _Subprocess()
+    vars(guard)["subprocess"] = _Subprocess()
     main(sys.argv[1:])
