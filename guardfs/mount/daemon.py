@@ -29,7 +29,7 @@ from guardfs.audit.log import AuditLog
 from guardfs.errors import GuardError
 from guardfs.fence.lockfile import parse_holder
 from guardfs.lanes.process import ProcessTable
-from guardfs.mount import device, libc, protocol
+from guardfs.mount import capabilities, device, libc, protocol
 from guardfs.mount.caching import MEMORY, is_remote
 from guardfs.mount.config import DaemonConfig, Message, decode_config, send
 from guardfs.mount.control import Control
@@ -407,6 +407,7 @@ def main() -> int:
         libc.prctl(libc.PR_SET_NAME, b"guardfs-daemon")
     except OSError:
         pass
+    capabilities.keep(capabilities.DAEMON.values())
     sys.setswitchinterval(_SWITCH_SECONDS)
     os.umask(0)
     daemon: Daemon | None = None

@@ -26,13 +26,14 @@ _INHERITED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NO
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """One line of /proc/self/mountinfo. device: "major:minor"."""
+    """One line of /proc/self/mountinfo. device: "major:minor". shared: it shows in other mount namespaces, too."""
 
     path: str
     fstype: str
     source: str
     device: str
     root: str
+    shared: bool = False
 
 
 def _unescape(field: str) -> str:
@@ -59,6 +60,7 @@ def mounts(table: str = "/proc/self/mountinfo") -> list[Mount]:
                     source=_unescape(tail[1]),
                     device=head[2],
                     root=_unescape(head[3]),
+                    shared=any(field.startswith("shared:") for field in head[6:]),
                 )
             )
     return found
@@ -168,6 +170,11 @@ def is_top(path: str, number: str) -> bool:
     """Whether the topmost mount on *path* is the one with the device number *number* ("major:minor")."""
     top = mount_at(path)
     return top is not None and top.device == number
+
+
+def is_shared(path: str, number: str) -> bool:
+    """Whether the mount on *path* with that device number shows in other mount namespaces, too."""
+    return any(entry.shared for entry in mounts() if entry.path == path and entry.device == number)
 
 
 def abort(path: str, number: str) -> None:

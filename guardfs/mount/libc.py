@@ -1,5 +1,5 @@
 """System calls that Python's `os` lacks, through ctypes: renameat2, utimensat with UTIME_OMIT, mount,
-umount2, prctl.
+umount2, prctl, capset.
 
 Each function raises OSError with the errno of the call, like its neighbours in `os`.
 """
@@ -16,8 +16,11 @@ RENAME_EXCHANGE = 2
 MNT_DETACH = 2  # <sys/mount.h>
 UMOUNT_NOFOLLOW = 8
 PR_SET_NAME = 15  # <linux/prctl.h>
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 _AT_FDCWD = -100
+_CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -57,3 +60,11 @@ def unmount(target: bytes, flags: int = 0) -> None:
 def prctl(option: int, value: int | bytes) -> None:
     """prctl(2) with one argument."""
     _check(_libc.prctl(option, value, 0, 0, 0))
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) for the calling thread: sets of capabilities as bit masks."""
+    sets = (effective, permitted, inheritable)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    low, high = ([each & 0xFFFFFFFF for each in sets], [each >> 32 for each in sets])
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)(*low, *high)))

@@ -18,23 +18,10 @@ import msgspec
 
 from guardfs.lanes import procfs
 from guardfs.mount import device
+from guardfs.mount.capabilities import DAEMON, current
 
 INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 """Inode number of the machine's own pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h)."""
-
-CAPABILITIES = {
-    "CAP_CHOWN": 0,
-    "CAP_DAC_OVERRIDE": 1,
-    "CAP_DAC_READ_SEARCH": 2,
-    "CAP_FOWNER": 3,
-    "CAP_FSETID": 4,
-    "CAP_SETGID": 6,
-    "CAP_SETUID": 7,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_MKNOD": 27,
-}
-"""What a guard of root uses; numbers from include/uapi/linux/capability.h."""
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "afs", "lustre", "ocfs2"}
@@ -46,9 +33,9 @@ SQLITE_SINCE = (2026, 8, 1)
 
 
 def missing_capabilities() -> list[str]:
-    """Names of `CAPABILITIES` that this process does not have in effect."""
-    effective = int(self_status("CapEff") or "0", 16)
-    return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    """Names of the capabilities that a daemon uses and this process does not have in effect."""
+    effective = current("Eff")
+    return [name for name, bit in DAEMON.items() if not effective >> bit & 1]
 
 
 def self_status(field: str) -> str | None:

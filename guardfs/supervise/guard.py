@@ -70,7 +70,7 @@ class Phase(Enum):
 
 class Guard:
     """One guarded directory. status: what its end adds to the supervisor's exit status, 0 or 1. impatient: do not wait
-    for a quiet moment any longer.
+    for a quiet moment any longer. alone: nobody is left who could be in a turn.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -78,6 +78,7 @@ class Guard:
         self.phase = Phase.NEW
         self.status = 0
         self.impatient = settings.force
+        self.alone = False
         self.due: float | None = None  # on the monotonic clock: when `step` is to be called, whatever happens
         self.names = NameRules(settings.policy.policy.transcripts)
         self.backing = -1
@@ -349,7 +350,7 @@ class Guard:
 
     def _leave(self) -> Steps:
         settings = self.settings
-        if not settings.force:
+        if not settings.force and not (self.alone and not device.is_shared(settings.sessions, self.device)):
             try:
                 reason = yield from quiet_moment(
                     self.listing, self.names, settings.timeout, lambda: self.impatient

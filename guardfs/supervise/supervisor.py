@@ -6,6 +6,7 @@ The supervisor does little, so that it has little to die of. Nothing in it block
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import subprocess
@@ -13,14 +14,31 @@ import time
 from collections.abc import Callable, Sequence
 
 from guardfs.errors import GuardError
-from guardfs.supervise.command import Command
+from guardfs.mount import capabilities
+from guardfs.supervise import orphans
+from guardfs.supervise.command import Command, Start
 from guardfs.supervise.guard import Guard, Phase, Settings
 from guardfs.supervise.notify import notify
 from guardfs.supervise.say import say
-from guardfs.supervise.signals import Signals
+from guardfs.supervise.signals import ENDING, Signals
 
 _CHILD_SECONDS = 5.0
 """What a child of the supervisor's own gets to end by itself."""
+
+_OTHERS_SECONDS = ((signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
+"""What the rest of a container gets to end by itself, and then to be gone. Docker's patience is 10 s in all."""
+
+
+_OTHERS_LOOK = 0.05
+"""Not every end wakes PID 1: only those of its own children do."""
+
+
+class StartInterruptedError(GuardError):
+    """A signal came before everything was up. The exit status is a shell's for that signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted at start by {signal.Signals(number).name}", "start again")
+        self.exit_status = 128 + number
 
 
 class Child:
@@ -43,6 +61,8 @@ class Supervisor:
         self.guards = [Guard(each) for each in settings]
         self.command: Command | None = None
         self.children: list[Child] = []
+        self._first = orphans.is_first()
+        orphans.adopt()
 
     def start(self) -> None:
         """Mount, and return when every directory answers. Raises GuardError; then nothing is left mounted."""
@@ -51,17 +71,18 @@ class Supervisor:
                 guard.begin()
             while any(guard.phase is Phase.STARTING for guard in self.guards):
                 self._turn()
-                if {signal.SIGTERM, signal.SIGINT}.intersection(self.signals.take()):
-                    raise GuardError("interrupted at start", "start again")
+                for number in self.signals.take():
+                    if number in ENDING:
+                        raise StartInterruptedError(number)
         except BaseException:
             self.stop()
             raise
         notify("READY=1")
 
-    def run(self, words: Sequence[str]) -> None:
+    def run(self, start: Start) -> None:
         """Start the command. Raises GuardError; then nothing is left mounted."""
         try:
-            self.command = Command(words)
+            self.command = Command(start)
         except BaseException:
             self.stop()
             raise
@@ -70,8 +91,11 @@ class Supervisor:
         """Wait until the command, the operator or the daemons' end ends it; the exit status. The mounts are gone
         afterwards.
         """
+        capabilities.keep(capabilities.SUPERVISOR.values())  # the command has had its own from before this
         try:
             self._attend()
+            if self.command is not None and self._first:
+                self._end_others()
             status = self.stop()
         finally:
             self.signals.ignore()
@@ -96,15 +120,24 @@ class Supervisor:
     def _guarded(self) -> bool:
         return any(guard.phase is not Phase.GONE for guard in self.guards)
 
-    def _turn(self) -> None:
-        """Wait until something happens, and let every guard act on it."""
+    def _own(self) -> list[subprocess.Popen[bytes]]:
+        """Every process that the supervisor has started and asks about: nobody else is to wait for these."""
+        found = [guard.daemon for guard in self.guards if guard.daemon is not None]
+        found += [child.process for child in self.children]
+        return found if self.command is None else [*found, self.command.process]
+
+    def _turn(self, until: float | None = None) -> None:
+        """Wait until something happens, but not past *until* on the monotonic clock; let every guard act on it."""
         poll = select.poll()
         poll.register(self.signals, select.POLLIN)
         due = [guard.due for guard in self.guards if guard.due is not None]
+        if until is not None:
+            due.append(until)
         for guard in self.guards:
             if guard.control is not None:
                 poll.register(guard.control, select.POLLIN)
         poll.poll(max(0.0, min(due) - time.monotonic()) * 1000 if due else None)
+        orphans.reap(self._own())
         guarded = self._guarded()
         for guard in self.guards:
             guard.step()
@@ -117,6 +150,22 @@ class Supervisor:
                 child.ended(status)
 
     # ---- the end
+
+    def _end_others(self) -> None:
+        """As PID 1, after the command: what else is in the container lets go of the mounts, or is killed; the kernel
+        would kill it anyway, and the daemons at the same moment. No turn can be in flight then.
+        """
+        own = {os.getpid(), *(process.pid for process in self._own())}
+        for number, seconds in _OTHERS_SECONDS:
+            orphans.signal_all(orphans.others(own), number)
+            deadline = time.monotonic() + seconds
+            while orphans.others(own) and time.monotonic() < deadline:
+                self._turn(time.monotonic() + _OTHERS_LOOK)
+                if ENDING.intersection(self.signals.take()):
+                    break
+        if not orphans.others(own):
+            for guard in self.guards:
+                guard.alone = True
 
     def stop(self) -> int:
         """Take all guards off, each at a quiet moment; a further SIGTERM or SIGINT does not wait for one. 1 if that
