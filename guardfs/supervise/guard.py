@@ -366,8 +366,8 @@ class Guard:
         self._gone()
 
     def _take_off(self) -> bool:
-        path = self.settings.sessions
-        if not any(entry.path == path and entry.device == self.device for entry in device.mounts()):
+        path = device.place_of(self.device, self.settings.sessions)
+        if path is None:
             return True  # somebody was faster
         if not device.is_top(path, self.device):
             say(f"{path}: another mount lies over the guard; take that off, then `guardfs unmount {path}`")

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from guardfs.errors import GuardError
-from guardfs.mount import capabilities
+from guardfs.mount import capabilities, device
 from guardfs.supervise import orphans
 from guardfs.supervise.command import Command, Start
+from guardfs.supervise.finding import Finder
 from guardfs.supervise.guard import Guard, Phase, Settings
-from guardfs.supervise.notify import notify
+from guardfs.supervise.notify import notify, watchdog
 from guardfs.supervise.say import say
 from guardfs.supervise.signals import ENDING, Signals
 
@@ -53,12 +54,18 @@ class Child:
 
 class Supervisor:
     """The guards of some directories, and perhaps a command. children: further processes, told to end with SIGTERM
-    before the guards are taken off.
+    before the guards are taken off. finder: finds further directories to guard. hint: how to end a guard, with {} for
+    its directory; said of each.
     """
 
-    def __init__(self, settings: Sequence[Settings], signals: Signals) -> None:
+    def __init__(self, settings: Sequence[Settings], signals: Signals, finder: Finder | None = None) -> None:
         self.signals = signals
         self.guards = [Guard(each) for each in settings]
+        self.finder = finder
+        self.hint = ""
+        self._late: list[Guard] = []  # those of the finder that do not serve yet
+        self._sign = watchdog()
+        self._sign_due = 0.0
         self.command: Command | None = None
         self.children: list[Child] = []
         self._first = orphans.is_first()
@@ -77,7 +84,9 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
-        notify("READY=1")
+        for guard in self.guards:
+            self._announce(guard)
+        notify(f"READY=1\n{self._summary()}")
 
     def run(self, start: Start) -> None:
         """Start the command. Raises GuardError; then nothing is left mounted."""
@@ -114,7 +123,7 @@ class Supervisor:
                     return
             if self.command is not None and self.command.ended():
                 return
-            if self.command is None and not self._guarded():
+            if self.command is None and self.finder is None and not self._guarded():
                 return
 
     def _guarded(self) -> bool:
@@ -133,21 +142,73 @@ class Supervisor:
         due = [guard.due for guard in self.guards if guard.due is not None]
         if until is not None:
             due.append(until)
+        if self.finder is not None:
+            due.append(self.finder.due)
+        if self._sign is not None:
+            due.append(self._sign_due)
         for guard in self.guards:
             if guard.control is not None:
                 poll.register(guard.control, select.POLLIN)
         poll.poll(max(0.0, min(due) - time.monotonic()) * 1000 if due else None)
         orphans.reap(self._own())
         guarded = self._guarded()
-        for guard in self.guards:
-            guard.step()
-        if guarded and not self._guarded() and self.command is not None and not self.command.ended():
+        for guard in list(self.guards):
+            self._step(guard)
+        if self.finder is not None and time.monotonic() >= self.finder.due:
+            self._find(self.finder)
+        if self._sign is not None and time.monotonic() >= self._sign_due:
+            self._sign_due = time.monotonic() + self._sign
+            notify("WATCHDOG=1")
+        forever = self.finder is None and guarded and not self._guarded()
+        if forever and self.command is not None and not self.command.ended():
             say("the command goes on unguarded")
         for child in list(self.children):
             status = child.process.poll()
             if status is not None:
                 self.children.remove(child)
                 child.ended(status)
+
+    def _step(self, guard: Guard) -> None:
+        if guard not in self._late or self.finder is None:
+            guard.step()
+            return
+        try:
+            guard.step()
+        except GuardError as error:
+            self._late.remove(guard)
+            self.guards.remove(guard)
+            self.finder.failed(guard.settings.sessions, error)
+            return
+        if guard.phase is Phase.SERVING:
+            self._late.remove(guard)
+            self._announce(guard)
+            notify(self._summary())
+
+    def _find(self, finder: Finder) -> None:
+        """Guard what has appeared, let go of what has got another name."""
+        for guard in list(self.guards):
+            path = guard.settings.sessions
+            if guard.phase is Phase.SERVING and device.place_of(guard.device, path) not in (path, None):
+                say(f"{path} has been moved")
+                guard.leave()
+            elif guard.phase is Phase.GONE and guard.status == 0 and finder.found(path):
+                self.guards.remove(guard)
+                finder.left(path)
+                notify(self._summary())
+        for settings in finder.look({guard.settings.sessions for guard in self.guards}):
+            guard = Guard(settings)
+            self.guards.append(guard)
+            self._late.append(guard)
+            guard.begin()
+
+    def _announce(self, guard: Guard) -> None:
+        settings = guard.settings
+        what = f"guarding {settings.sessions}, policy {settings.policy.source}, log {settings.audit}"
+        say(what + self.hint.replace("{}", settings.sessions))
+
+    def _summary(self) -> str:
+        number = sum(guard.phase is Phase.SERVING for guard in self.guards)
+        return f"STATUS=guarding {number} {'directory' if number == 1 else 'directories'}"
 
     # ---- the end
 
@@ -171,7 +232,8 @@ class Supervisor:
         """Take all guards off, each at a quiet moment; a further SIGTERM or SIGINT does not wait for one. 1 if that
         failed somewhere, or a guard was lost before.
         """
-        notify("STOPPING=1")
+        notify("STOPPING=1\nSTATUS=taking the guards off, at a quiet moment")
+        self.finder = None
         children = [child.process for child in self.children]
         self.children.clear()
         for child in children:
@@ -189,4 +251,4 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        return max(guard.status for guard in self.guards)
+        return max((guard.status for guard in self.guards), default=0)
