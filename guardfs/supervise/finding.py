@@ -31,12 +31,17 @@ def is_pattern(text: str) -> bool:
     return bool(_MAGIC.search(text)) and not os.path.lexists(text)
 
 
+def absolute(pattern: str) -> str:
+    """*pattern* from the root on; a ``~/`` too, which no shell expands in quotes."""
+    return os.path.abspath(os.path.expanduser(pattern))
+
+
 def matches(pattern: str) -> list[str]:
     """The directories that *pattern* names, sorted; those below a dead mount of a guard's as well. As in a shell, a
     name that begins with a dot is found by a pattern that does.
     """
     found = ["/"]
-    for part in os.path.abspath(pattern).split("/")[1:]:
+    for part in absolute(pattern).split("/")[1:]:
         if not _MAGIC.search(part):
             found = [os.path.join(each, part) for each in found]
             continue
@@ -70,7 +75,7 @@ class Finder:
     """
 
     def __init__(self, patterns: Sequence[str], settings_of: Callable[[str], Settings]) -> None:
-        self.patterns = [os.path.abspath(pattern) for pattern in patterns]
+        self.patterns = [absolute(pattern) for pattern in patterns]
         self.due = 0.0
         self._settings_of = settings_of
         self._found: set[str] = set()

@@ -131,7 +131,7 @@ class Supervisor:
 
     def _own(self) -> list[subprocess.Popen[bytes]]:
         """Every process that the supervisor has started and asks about: nobody else is to wait for these."""
-        found = [guard.daemon for guard in self.guards if guard.daemon is not None]
+        found = [process for guard in self.guards for process in guard.processes()]
         found += [child.process for child in self.children]
         return found if self.command is None else [*found, self.command.process]
 

@@ -46,6 +46,11 @@ def test_a_name_that_is_there_is_no_pattern(tree: Path, monkeypatch: pytest.Monk
     assert matches("*/other") == [str(tree / "d/other")]
 
 
+def test_a_home_directory_in_quotes(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tree))
+    assert matches("~/[ab]/sessions") == [str(tree / each) for each in ("a/sessions", "b/sessions")]
+
+
 def test_names_that_are_not_text(tree: Path) -> None:
     odd = os.fsdecode(os.fsencode(tree) + b"/\xff\n")
     os.makedirs(odd + "/sessions")
