@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
@@ -16,6 +17,7 @@ from guardfs.policy.effective import Overrides
 from guardfs.serve.plan import Plan, others_read, plan_of
 from guardfs.state.directory import RESERVED, default_state_dir
 from guardfs.supervise import places
+from guardfs.supervise.finding import Finder, is_pattern
 from guardfs.supervise.guard import Settings
 from guardfs.supervise.say import say
 
@@ -44,10 +46,16 @@ def guard_options(function: F) -> F:
     for option in reversed(
         [
             click.option(
-                "--state", metavar="DIR", help="What must survive a restart. Default: below /var/lib/guardfs."
+                "--state",
+                metavar="DIR",
+                help="What must survive a restart. Default: below /var/lib/guardfs. With several directories: "
+                "one in it for each.",
             ),
             click.option(
-                "--audit", metavar="FILE", help="The audit log. Default: audit.jsonl in the state directory."
+                "--audit",
+                metavar="FILE",
+                help="The audit log. Default: audit.jsonl in the state directory. With several directories: "
+                "one beside it for each.",
             ),
             click.option(
                 "--policy",
@@ -131,47 +139,81 @@ def wanted_plan(options: dict[str, Any]) -> Plan | None:
     return plan
 
 
-def settings(sessions: str, options: dict[str, Any]) -> Settings:
-    """Check what was asked for; GuardError with one line where it cannot be."""
+class Wanted(NamedTuple):
+    """What is to be guarded now, and what finds more of it later."""
+
+    settings: list[Settings]
+    finder: Finder | None
+
+
+def wanted(named: Sequence[str], options: dict[str, Any]) -> Wanted:
+    """Check what was asked for; GuardError with one line where it cannot be. named: directories and patterns."""
+    if not math.isfinite(options["timeout"]):
+        raise GuardError(f"--timeout {options['timeout']}: not a time", "name a number of seconds")
+    policy = _policy(options)
+    patterns = [each for each in named if is_pattern(each)]
+    several = len(named) > 1 or bool(patterns)
+
+    def settings_of(path: str) -> Settings:
+        return _settings(path, options, policy, several)
+
+    finder = Finder(patterns, settings_of) if patterns else None
+    paths = [each for each in named if each not in patterns] + (finder.now() if finder is not None else [])
+    found = list({each.sessions: each for each in map(settings_of, paths)}.values())
+    for outer, inner in itertools.permutations((each.sessions for each in found), 2):
+        if inner.startswith(outer + "/"):
+            raise GuardError(f"{inner}: lies in {outer}", "one guard is enough: name the outer one")
+    if finder is not None and not found:
+        say(f"{', '.join(patterns)}: no such directory yet")
+    return Wanted(found, finder)
+
+
+def _settings(sessions: str, options: dict[str, Any], policy: PolicyOptions, several: bool) -> Settings:
+    """For one directory. several: it is one of some, which share the options; each has a part of its own of them."""
     if places.clear_dead_mount(sessions):
         say(f"{sessions}: a dead mount was cleared away")
     real = places.sessions_directory(sessions)
-    if not math.isfinite(options["timeout"]):
-        raise GuardError(f"--timeout {options['timeout']}: not a time", "name a number of seconds")
-    state = places.outside(
-        options["state"] or default_state_dir(real), real, "the state directory would lie", "--state"
-    )
+    own = os.path.basename(default_state_dir(real))
+    state = options["state"]
+    if state is None:
+        state = default_state_dir(real)
+    elif several:
+        state = os.path.join(state, own)
+    state = places.outside(state, real, "the state directory would lie", "--state")
     if os.path.exists(state) and not os.path.isdir(state):
         raise GuardError(f"{state}: not a directory", "name a directory with --state")
     audit = options["audit"]
     if audit is None:
         audit = os.path.join(state, "audit.jsonl")
     else:
+        if several:
+            stem, suffix = os.path.splitext(audit)
+            audit = f"{stem}-{own}{suffix}"
         audit = places.outside(audit, real, "the audit log would lie", "--audit")
         if audit in [os.path.join(state, name) for name in RESERVED]:
             raise GuardError(
                 f"{audit}: the guard keeps something else there", "name another file with --audit"
             )
         places.audit_log(audit)
+    if policy.path is not None:
+        places.outside(policy.path, real, "the policy would lie", "--policy")
     return Settings(
         sessions=real,
         state=state,
         audit=audit,
-        policy=_policy(options, real),
+        policy=policy,
         timeout=options["timeout"],
         force=options["force"],
         verbose=options["verbose"],
     )
 
 
-def _policy(options: dict[str, Any], sessions: str) -> PolicyOptions:
+def _policy(options: dict[str, Any]) -> PolicyOptions:
     """Load the policy; what it says oddly is said, what it says wrongly is an error."""
     from guardfs.policy.load import load
 
     loaded = load(options["policy"])
     path = loaded.path if loaded.path is None or loaded.shipped else os.path.abspath(loaded.path)
-    if path is not None and not loaded.shipped:
-        places.outside(path, sessions, "the policy would lie", "--policy")
     for problem in loaded.warnings:
         say(problem.text(loaded.source))
     over = Overrides(

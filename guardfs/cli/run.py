@@ -1,4 +1,4 @@
-"""`guardfs run --sessions DIR -- COMMAND`: guard a directory for as long as a command runs."""
+"""`guardfs run --sessions DIR -- COMMAND`: guard directories for as long as a command runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from guardfs.cli.options import guard_options, settings, wanted_plan
+from guardfs.cli.options import guard_options, wanted, wanted_plan
 
 
 @click.command(
@@ -14,7 +14,14 @@ from guardfs.cli.options import guard_options, settings, wanted_plan
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
     epilog="Example:  guardfs run --sessions ~/.openclaw/agents/main/sessions -- openclaw gateway run",
 )
-@click.option("--sessions", required=True, metavar="DIR", help="The directory that holds the transcripts.")
+@click.option(
+    "--sessions",
+    required=True,
+    multiple=True,
+    metavar="DIR|PATTERN",
+    help="The directory that holds the transcripts. May be repeated, and be a pattern in quotes, as "
+    "'agents/*/sessions': directories that appear later are then guarded, too.",
+)
 @guard_options
 @click.option(
     "--user",
@@ -29,14 +36,18 @@ from guardfs.cli.options import guard_options, settings, wanted_plan
 )
 @click.argument("words", nargs=-1, required=True, metavar="-- COMMAND...")
 def command(
-    sessions: str, words: tuple[str, ...], as_user: str | None, allow_new_privs: bool, **options: Any
+    sessions: tuple[str, ...],
+    words: tuple[str, ...],
+    as_user: str | None,
+    allow_new_privs: bool,
+    **options: Any,
 ) -> int:
-    """Guard a sessions directory, run COMMAND, unmount, and exit with the command's status.
+    """Guard sessions directories, run COMMAND, unmount, and exit with the command's status.
 
-    Signals are passed on to the command.
+    Fit to be process 1 of a container: signals are passed on to the command, orphans are reaped, and what is left
+    when the command ends is ended, too.
     """
     from guardfs.supervise.command import Start
-    from guardfs.supervise.say import say
     from guardfs.supervise.signals import Signals
     from guardfs.supervise.supervisor import Supervisor
     from guardfs.supervise.user import parse
@@ -44,10 +55,9 @@ def command(
     signals = Signals()  # first of all: as PID 1, the kernel drops what has no handler
     user = None if as_user is None else parse(as_user)
     plan = wanted_plan(options)
-    wanted = settings(sessions, options)
-    supervisor = Supervisor([wanted], signals)
+    settings, finder = wanted(sessions, options)
+    supervisor = Supervisor(settings, signals, finder)
     supervisor.start()
-    say(f"guarding {wanted.sessions}, policy {wanted.policy.source}, log {wanted.audit}")
     if plan is not None:
         supervisor.observe(plan)
     supervisor.run(Start(words, user, allow_new_privs))

@@ -172,6 +172,16 @@ def is_top(path: str, number: str) -> bool:
     return top is not None and top.device == number
 
 
+def place_of(number: str, path: str) -> str | None:
+    """Where the mount with that device number is: *path* if it is there, else where a rename of a directory above has
+    brought it; None if it is nowhere.
+    """
+    places = [entry.path for entry in mounts() if entry.device == number and entry.root == "/"]
+    if path in places:
+        return path
+    return places[0] if places else None
+
+
 def is_shared(path: str, number: str) -> bool:
     """Whether the mount on *path* with that device number shows in other mount namespaces, too."""
     return any(entry.shared for entry in mounts() if entry.path == path and entry.device == number)

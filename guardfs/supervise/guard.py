@@ -130,6 +130,10 @@ class Guard:
             say(f"{self.settings.sessions}: {error!r}")  # one guard's trouble is not the end of the others
             self.status = 1
 
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """Every process that it has started and still asks about: nobody else is to wait for these, or to end them."""
+        return [self.daemon] if self.daemon is not None else []
+
     def _do(self, phase: Phase, steps: Steps) -> None:
         self.phase, self._doing, self.due = phase, steps, time.monotonic()
 
@@ -366,8 +370,8 @@ class Guard:
         self._gone()
 
     def _take_off(self) -> bool:
-        path = self.settings.sessions
-        if not any(entry.path == path and entry.device == self.device for entry in device.mounts()):
+        path = device.place_of(self.device, self.settings.sessions)
+        if path is None:
             return True  # somebody was faster
         if not device.is_top(path, self.device):
             say(f"{path}: another mount lies over the guard; take that off, then `guardfs unmount {path}`")

@@ -6,8 +6,21 @@ import os
 import socket
 
 
+def watchdog() -> float | None:
+    """Seconds between two signs of life that systemd wants of this process (WatchdogSec=), halved as advised; None
+    for no signs.
+    """
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    try:
+        seconds = int(os.environ["WATCHDOG_USEC"]) / 2_000_000
+    except (KeyError, ValueError):
+        return None
+    return seconds if seconds > 0 else None
+
+
 def notify(state: str) -> None:
-    """Send *state* ("READY=1", "STOPPING=1", "STATUS=...") to $NOTIFY_SOCKET; silently nothing without
+    """Send *state* ("READY=1", "STOPPING=1", "STATUS=...", lines) to $NOTIFY_SOCKET; silently nothing without
     one.
     """
     address = os.environ.get("NOTIFY_SOCKET")

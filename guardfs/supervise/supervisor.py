@@ -14,12 +14,13 @@ import time
 from collections.abc import Sequence
 
 from guardfs.errors import GuardError
-from guardfs.mount import capabilities
+from guardfs.mount import capabilities, device
 from guardfs.serve.plan import Known, Plan
 from guardfs.supervise import orphans
 from guardfs.supervise.command import Command, Start
+from guardfs.supervise.finding import Finder
 from guardfs.supervise.guard import Guard, Phase, Settings
-from guardfs.supervise.notify import notify
+from guardfs.supervise.notify import notify, watchdog
 from guardfs.supervise.observer import Observer
 from guardfs.supervise.say import say
 from guardfs.supervise.signals import ENDING, Signals
@@ -42,12 +43,18 @@ class StartInterruptedError(GuardError):
 
 class Supervisor:
     """The guards of some directories, and perhaps a command. observer: what serves metrics and the page of them, if
-    that is wanted.
+    that is wanted. finder: finds further directories to guard. hint: how to end a guard, with {} for its directory;
+    said of each.
     """
 
-    def __init__(self, settings: Sequence[Settings], signals: Signals) -> None:
+    def __init__(self, settings: Sequence[Settings], signals: Signals, finder: Finder | None = None) -> None:
         self.signals = signals
         self.guards = [Guard(each) for each in settings]
+        self.finder = finder
+        self.hint = ""
+        self._late: list[Guard] = []  # those of the finder that do not serve yet
+        self._sign = watchdog()
+        self._sign_due = 0.0
         self.command: Command | None = None
         self.observer: Observer | None = None
         self._first = orphans.is_first()
@@ -66,7 +73,9 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
-        notify("READY=1")
+        for guard in self.guards:
+            self._announce(guard)
+        notify(f"READY=1\n{self._summary()}")
 
     def run(self, start: Start) -> None:
         """Start the command. Raises GuardError; then nothing is left mounted."""
@@ -103,7 +112,7 @@ class Supervisor:
                     return
             if self.command is not None and self.command.ended():
                 return
-            if self.command is None and not self._guarded():
+            if self.command is None and self.finder is None and not self._guarded():
                 return
 
     def _guarded(self) -> bool:
@@ -111,7 +120,7 @@ class Supervisor:
 
     def _own(self) -> list[subprocess.Popen[bytes]]:
         """Every process that the supervisor has started and asks about: nobody else is to wait for these."""
-        found = [guard.daemon for guard in self.guards if guard.daemon is not None]
+        found = [process for guard in self.guards for process in guard.processes()]
         if self.observer is not None and self.observer.process is not None:
             found.append(self.observer.process)
         return found if self.command is None else [*found, self.command.process]
@@ -125,15 +134,25 @@ class Supervisor:
             due.append(until)
         if self.observer is not None and self.observer.due is not None:
             due.append(self.observer.due)
+        if self.finder is not None:
+            due.append(self.finder.due)
+        if self._sign is not None:
+            due.append(self._sign_due)
         for guard in self.guards:
             if guard.control is not None:
                 poll.register(guard.control, select.POLLIN)
         poll.poll(max(0.0, min(due) - time.monotonic()) * 1000 if due else None)
         orphans.reap(self._own())
         guarded = self._guarded()
-        for guard in self.guards:
-            guard.step()
-        if guarded and not self._guarded() and self.command is not None and not self.command.ended():
+        for guard in list(self.guards):
+            self._step(guard)
+        if self.finder is not None and time.monotonic() >= self.finder.due:
+            self._find(self.finder)
+        if self._sign is not None and time.monotonic() >= self._sign_due:
+            self._sign_due = time.monotonic() + self._sign
+            notify("WATCHDOG=1")
+        forever = self.finder is None and guarded and not self._guarded()
+        if forever and self.command is not None and not self.command.ended():
             say("the command goes on unguarded")
         if self.observer is not None:
             self.observer.step(self._known())
@@ -146,6 +165,48 @@ class Supervisor:
     def _known(self) -> list[Known]:
         """Also those that are gone: whoever watches must see that."""
         return [Known(each.sessions, each.state, each.audit) for each in (g.settings for g in self.guards)]
+
+    def _step(self, guard: Guard) -> None:
+        if guard not in self._late or self.finder is None:
+            guard.step()
+            return
+        try:
+            guard.step()
+        except GuardError as error:
+            self._late.remove(guard)
+            self.guards.remove(guard)
+            self.finder.failed(guard.settings.sessions, error)
+            return
+        if guard.phase is Phase.SERVING:
+            self._late.remove(guard)
+            self._announce(guard)
+            notify(self._summary())
+
+    def _find(self, finder: Finder) -> None:
+        """Guard what has appeared, let go of what has got another name."""
+        for guard in list(self.guards):
+            path = guard.settings.sessions
+            if guard.phase is Phase.SERVING and device.place_of(guard.device, path) not in (path, None):
+                say(f"{path} has been moved")
+                guard.leave()
+            elif guard.phase is Phase.GONE and guard.status == 0 and finder.found(path):
+                self.guards.remove(guard)
+                finder.left(path)
+                notify(self._summary())
+        for settings in finder.look({guard.settings.sessions for guard in self.guards}):
+            guard = Guard(settings)
+            self.guards.append(guard)
+            self._late.append(guard)
+            guard.begin()
+
+    def _announce(self, guard: Guard) -> None:
+        settings = guard.settings
+        what = f"guarding {settings.sessions}, policy {settings.policy.source}, log {settings.audit}"
+        say(what + self.hint.replace("{}", settings.sessions))
+
+    def _summary(self) -> str:
+        number = sum(guard.phase is Phase.SERVING for guard in self.guards)
+        return f"STATUS=guarding {number} {'directory' if number == 1 else 'directories'}"
 
     # ---- the end
 
@@ -169,7 +230,8 @@ class Supervisor:
         """Take all guards off, each at a quiet moment; a further SIGTERM or SIGINT does not wait for one. 1 if that
         failed somewhere, or a guard was lost before.
         """
-        notify("STOPPING=1")
+        notify("STOPPING=1\nSTATUS=taking the guards off, at a quiet moment")
+        self.finder = None
         if self.observer is not None:
             self.observer.end()
         for guard in self.guards:
@@ -181,4 +243,4 @@ class Supervisor:
                     guard.impatient = True
         if self.observer is not None:
             self.observer.wait()
-        return max(guard.status for guard in self.guards)
+        return max((guard.status for guard in self.guards), default=0)

@@ -88,7 +88,16 @@ CASES: dict[str, tuple[Case, str]] = {
     "negative timeout": (lambda place: _mount(place, "--timeout", "-1"), "timeout"),
     "unknown command": (lambda place: ["moutn", _good(place)], "did you mean 'mount'"),
     "no directory given": (lambda place: ["mount"], "DIR"),
-    "two directories": (lambda place: [*_mount(place), place], "extra argument"),
+    "a directory and one in it": (
+        lambda place: ["mount", _good(place), place, "--state", "/var/lib/guardfs-absent"],
+        "one guard is enough",
+    ),
+    "a pattern, and a log in no directory": (
+        lambda place: _mount(
+            place, "--audit", place / "absent/log", directory=f"{_good(place).parent}/[s]essions"
+        ),
+        "no directory",
+    ),
     "run without sessions": (lambda place: ["run", "--", "true"], "--sessions"),
     "run without a command": (lambda place: ["run", "--sessions", _good(place)], "COMMAND"),
     "unmount what is not guarded": (lambda place: ["unmount", _good(place)], "not guarded"),

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from guardfs.mount.capabilities import DAEMON, SUPERVISOR
-from tests.support.container import Container, children
+from tests.support.container import NAMESPACES, Container, children
 from tests.support.guard import GUARDFS, environment
 from tests.support.machine import STRANGER
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.mount
 
@@ -91,6 +92,11 @@ def test_set_user_id_programs(place: Path, set_user_id: str, options: list[str],
     assert found["effective"] == str(uid)
 
 
+def comes_to(pid: int, sets: dict[str, int]) -> None:
+    """Wait until a process has these: the supervisor drops what it does not need once the command is there."""
+    wait_for(lambda: numbers(Path(f"/proc/{pid}/status")) == sets, f"{pid} to have {sets}")
+
+
 def test_supervisor_and_daemon_keep_what_they_need_and_no_more(place: Path) -> None:
     had = numbers(Path("/proc/self/status"))["Prm"]
     with Container(place, ["sh", "-c", "echo up; sleep 600 & wait"], "--force", "--user", "nobody") as run:
@@ -98,12 +104,26 @@ def test_supervisor_and_daemon_keep_what_they_need_and_no_more(place: Path) -> N
         daemon, command = children(run.first_pid)
         for pid, kept in ((run.first_pid, SUPERVISOR), (daemon, DAEMON)):
             wanted = sum(1 << bit for bit in kept.values()) & had
-            found = numbers(Path(f"/proc/{pid}/status"))
-            assert (found["Prm"], found["Eff"], found["Bnd"]) == (wanted, wanted, wanted)
-            assert (found["Inh"], found["Amb"]) == (0, 0)
+            comes_to(pid, {"Prm": wanted, "Eff": wanted, "Bnd": wanted, "Inh": 0, "Amb": 0})
         assert set(numbers(Path(f"/proc/{command}/status")).values()) == {0}
         run.send(15)
         assert run.ended() == 143
+
+
+@pytest.mark.parametrize("drop", [False, True], ids=["with SETPCAP", "without"])
+def test_no_more_than_the_named_capabilities_is_needed(place: Path, drop: bool) -> None:
+    names = [name[4:].lower() for name in SUPERVISOR if not (drop and name == "CAP_SETPCAP")]
+    only = "-all," + ",".join(f"+{name}" for name in names)
+    few = Container(
+        place, ["sh", "-c", f"{RIGHTS}; echo x > {place}/sessions/a"], "--force", "--user", "nobody"
+    )
+    few.words = [*NAMESPACES, "setpriv", f"--bounding-set={only}", "--", *few.words[len(NAMESPACES) :]]
+    few.directory.chmod(0o777)
+    with few as run:
+        assert run.ended() == 0, run.complained()
+    assert "CapEff:\t0000000000000000" in run.said()
+    assert run.events("write")[0]["writer"]["exe"], "attribution works"
+    assert (place / "sessions/a").stat().st_uid == NOBODY.pw_uid
 
 
 # ---- what is refused
