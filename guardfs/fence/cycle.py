@@ -37,12 +37,14 @@ class Cycle:
 
     actor: who created it. looks: its looks, oldest first; of many, the first ones and the last ones. orphan:
     somebody else took the lock file away; the holder does not know. leaf: id of the last record that its process
-    wrote in it. over: its holder has begun to release the lock. opening: a turn has begun in it, by all that shows: its
-    fence will open when it ends.
+    wrote in it. kept: the lock file says that its holder keeps it while the model answers. taken: another lane of its
+    process has taken the transcript's name away meanwhile. over: its holder has begun to release the lock. opening: a
+    turn has begun in it, by all that shows: its fence will open when it ends.
     """
 
     __slots__ = (
-        "_shape", "_tids", "actor", "leaf", "looks", "mono", "opening", "orphan", "over", "spoiled", "wall",
+        "_shape", "_tids", "actor", "kept", "leaf", "looks", "mono", "opening", "orphan", "over", "spoiled", "taken",
+        "wall",
     )  # fmt: skip
 
     def __init__(self, actor: Actor, mono: int, wall: int) -> None:
@@ -52,6 +54,8 @@ class Cycle:
         self.looks: list[Look] = []
         self.orphan = False
         self.over = False
+        self.kept = False
+        self.taken = False
         self.opening = False
         self.spoiled = False  # what it read was rewritten after it looked
         self.leaf: str | None = None

@@ -20,7 +20,7 @@ class Kind(IntEnum):
 
     Of the lock file: ``LOCK_CREATED`` (a new file under its name; also by a rename onto it), ``LOCK_REMOVED``
     (unlinked, or renamed away; whether the remover holds it is the machine's to say), ``LOCK_LOOK`` (a LOOKUP of
-    its name).
+    its name), ``LOCK_KEPT`` (its holder has written into it that it keeps it: `lockfile.is_kept`).
 
     Of the transcript, without changing it: ``LOOK`` (a LOOKUP or a stat by name; `after` is what was seen),
     ``OPEN_READ``, ``OPEN_WRITE`` (with O_APPEND or without, without O_TRUNC).
@@ -50,6 +50,7 @@ class Kind(IntEnum):
     EXIT = 14
     TICK = 15
     LOCK_LOOK = 16
+    LOCK_KEPT = 17
 
     @property
     def word(self) -> str:
@@ -64,6 +65,9 @@ CHANGES = frozenset(
     }
 )  # fmt: skip
 """Kinds that change a transcript."""
+
+TAKES_NAME = frozenset({Kind.RENAME_AWAY, Kind.RENAME_OVER, Kind.UNLINK})
+"""Kinds after which a transcript's name stands for another file, or for none."""
 
 OPENS = frozenset({Kind.OPEN_READ, Kind.OPEN_WRITE, Kind.CREATE})
 """Kinds before which the same thread looks the name up."""

@@ -46,7 +46,8 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
     op: as in the audit log. kind: the kind of *path* or, of a rename or link, the greater one of both names. path, to:
     raw bytes below the mount. before, after: fingerprints of the file; replaced: of the one that a rename took the name
     from; None where nobody knows. records: what a write ended or began. writes: an open that may write. mono, wall: ns.
-    fenced: False for what says nothing of fences: an fstat. staged, side, aside, truncates: as in `Event`.
+    fenced: False for what says nothing of fences: an fstat. staged, side, aside, truncates: as in `Event`. kept: of
+    what was written to a lock file, `lockfile.is_kept`.
     """
 
     op: str
@@ -67,6 +68,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False):
     side: bool = False
     aside: bool = False
     truncates: bool = False
+    kept: bool = False
 
 
 class Feed:
@@ -91,7 +93,7 @@ class Feed:
         if happening.to is not None and happening.op in ("rename", "link"):
             return self._two_names(happening)
         if happening.kind is NameKind.LOCK:
-            return self._lock(happening.path, happening.op)
+            return self._lock(happening.path, "kept" if happening.kept else happening.op)
         if not self._watches(happening.path):
             return ()
         kind = _kind(happening)
@@ -129,6 +131,8 @@ class Feed:
             kind = Kind.LOCK_CREATED
         elif op == "unlink":
             kind = Kind.LOCK_REMOVED
+        elif op == "kept":
+            kind = Kind.LOCK_KEPT
         elif op == "look" and self._watches(transcript):
             kind = Kind.LOCK_LOOK
         else:

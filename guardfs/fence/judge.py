@@ -16,15 +16,13 @@ from guardfs.fence.effects import (
     Forgotten,
     Stale,
 )
-from guardfs.fence.events import Kind
+from guardfs.fence.events import TAKES_NAME, Kind
 from guardfs.fence.fence import Fence, Place
 from guardfs.fence.fingerprint import ABSENT
 from guardfs.fence.incidents import incident, saved
 from guardfs.fence.protocol import FenceProtocol, Reading
 from guardfs.fence.tokens import Tokens
 from guardfs.fence.versions import Rule
-
-_TAKES_NAME = frozenset({Kind.RENAME_AWAY, Kind.RENAME_OVER, Kind.UNLINK})
 
 
 class Judge:
@@ -109,7 +107,7 @@ def _found_nothing(cycle: Cycle) -> bool:
     if cycle.shape.replace(MAIN_READ, "").replace(MAIN_WRITE, "") != LOOK + LOOK:
         return False
     first, second = cycle.looks
-    taken = second.since is not None and any(change.kind in _TAKES_NAME for change in second.since.all())
+    taken = second.since is not None and any(change.kind in TAKES_NAME for change in second.since.all())
     return first.seen.exists and (second.seen == ABSENT or taken)
 
 

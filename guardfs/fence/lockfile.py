@@ -10,14 +10,23 @@ from typing import Literal
 
 import msgspec
 
+_KEEPS = b'"maxHoldMs"'
+
 Liveness = Literal["alive", "dead", "unknown"]
 
 
 class LockHolder(msgspec.Struct, frozen=True):
-    """The holder that a lock file names; None where it does not say."""
+    """The holder that a lock file names; None where it does not say. kept: as `is_kept`."""
 
     pid: int | None = None
     starttime: int | None = None
+    kept: bool = False
+
+
+def is_kept(content: bytes) -> bool:
+    """Whether a lock file that says this is kept while the model answers, up to the time that it names: so do runs of
+    2026.7.35, which also write their transcript as a whole, where those of 2026.5.20 append."""
+    return _KEEPS in content
 
 
 def parse_holder(content: bytes) -> LockHolder:
@@ -32,6 +41,7 @@ def parse_holder(content: bytes) -> LockHolder:
     return LockHolder(
         pid if isinstance(pid, int) and not isinstance(pid, bool) and pid > 0 else None,
         start if isinstance(start, int) and not isinstance(start, bool) else None,
+        is_kept(content),
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, WRITE, Cycle
 from guardfs.fence.effects import NONE, Effect, FenceFacts, LockLost, LockReclaimed, Outcome
-from guardfs.fence.events import CHANGES, OPENS, Actor, Event, Kind, ProcessKey
+from guardfs.fence.events import CHANGES, OPENS, TAKES_NAME, Actor, Event, Kind, ProcessKey
 from guardfs.fence.fence import Place
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.judge import Judge
@@ -91,6 +91,8 @@ class Machine:
             effects = self._end(place, event)
         elif kind is Kind.LOCK_LOOK:
             effects = self._lock_looked_at(place, event)
+        elif kind is Kind.LOCK_KEPT:
+            self._lock_kept(place, event)
         else:
             self._note(place, event)
         if effects:
@@ -319,6 +321,12 @@ class Machine:
         self._ongoing.let_go(event.transcript, place, process)
         return effects
 
+    def _lock_kept(self, place: Place, event: Event) -> None:
+        """The lock file says so itself, as soon as it is written."""
+        cycle = place.cycles.get(event.actor.process)
+        if cycle is not None:
+            cycle.kept = True
+
     def _lose(self, place: Place, holder: Actor, event: Event) -> LockLost:
         """Its cycle is read when its process looks for the lock file, or makes a new one."""
         place.holder = None
@@ -330,6 +338,8 @@ class Machine:
     def _note(self, place: Place, event: Event) -> None:
         kind, actor = event.kind, event.actor
         cycle = place.cycles.get((actor[0], actor[1])) if kind is not Kind.UNSEEN else None
+        if cycle is not None and kind in TAKES_NAME and not cycle.kin(actor):
+            cycle.taken = True
         known = place.known
         missed = None if event.aside or event.staged else place.missed(event)
         if missed is not None:

@@ -30,7 +30,8 @@ class FenceProtocol(Protocol):
     fenced: its process has a fence on the transcript. `bystander` is asked while it runs: whether it has already
     shown itself to be another lane's, not the owner's. `owns` says of an operation by the process of a fence's owner
     whether it is the owner's or another lane's; holds: in a lock cycle that is the owner's, as far as it tells;
-    continues: whether what is written goes on from the owner's last record, None where nobody knows.
+    continues: whether what is written goes on from the owner's last record, None where nobody knows; rewrites: the
+    cycle is of a kind in which an owner writes its transcript as a whole.
     """
 
     name: ClassVar[str]
@@ -42,12 +43,20 @@ class FenceProtocol(Protocol):
     def bystander(self, cycle: Cycle) -> bool: ...
 
     def owns(
-        self, actor: Actor, kind: Kind, *, holds: bool, continues: bool | None, truncates: bool
+        self,
+        actor: Actor,
+        kind: Kind,
+        *,
+        holds: bool,
+        continues: bool | None,
+        truncates: bool,
+        rewrites: bool = False,
     ) -> bool: ...
 
 
 _MAIN_NEVER = frozenset({Kind.TRUNCATE, Kind.RENAME_AWAY, Kind.RENAME_OVER, Kind.UNLINK})
-"""What the main thread of a gateway does to a transcript never for the run itself."""
+"""What the main thread of a gateway does to a transcript never for the run itself, but for a whole new content in a
+release that keeps its lock file while the model answers."""
 
 
 class LockFile:
@@ -94,17 +103,30 @@ class LockFile:
         # A write of the main thread after the last look is another lane's, without the lock.
         return Reading.OPENED
 
-    def owns(self, actor: Actor, kind: Kind, *, holds: bool, continues: bool | None, truncates: bool) -> bool:
+    def owns(
+        self,
+        actor: Actor,
+        kind: Kind,
+        *,
+        holds: bool,
+        continues: bool | None,
+        truncates: bool,
+        rewrites: bool = False,
+    ) -> bool:
         """A run appends by the main thread, under its own lock, or past it on from its own last record. Pool threads
         append for mirrors, which may share the run's lock cycle. A run never takes its transcript's name away, nor
         empties it, by the main thread: that is `/new`, a reset, a compaction by lines, or the header that
-        `chat.inject` makes (the only ones that open with O_TRUNC)."""
+        `chat.inject` makes (the only ones that open with O_TRUNC). 2026.7.35 is different in the last: its runs make
+        and write their transcript with O_TRUNC, under a lock that is told apart by what it says
+        (`lockfile.is_kept`)."""
         if kind not in CHANGES:
             return True
         if kind is Kind.APPEND:
             return actor.main or continues is not False if holds else actor.main and continues is True
         if kind is Kind.CREATE:
-            return holds and actor.main and not truncates
+            return holds and actor.main and (rewrites or not truncates)
+        if kind is Kind.TRUNCATE and rewrites:
+            return holds
         if kind in _MAIN_NEVER:
             return holds and not actor.main
         return holds
@@ -123,7 +145,16 @@ class NoFences:
     def bystander(self, cycle: Cycle) -> bool:
         return False
 
-    def owns(self, actor: Actor, kind: Kind, *, holds: bool, continues: bool | None, truncates: bool) -> bool:
+    def owns(
+        self,
+        actor: Actor,
+        kind: Kind,
+        *,
+        holds: bool,
+        continues: bool | None,
+        truncates: bool,
+        rewrites: bool = False,
+    ) -> bool:
         return True
 
 

@@ -140,4 +140,7 @@ def _is_owners(
     elif cycle is not None and cycle.kin(actor):
         return False
     continues = goes_on(records, leaf) if records else None
-    return protocol.owns(actor, kind, holds=holds, continues=continues, truncates=truncates)
+    rewrites = cycle is not None and cycle.kept and not cycle.taken
+    return protocol.owns(
+        actor, kind, holds=holds, continues=continues, truncates=truncates, rewrites=rewrites
+    )

@@ -290,8 +290,11 @@ class Judge:
         """Lock files (path, what they say) that are there since before the mount."""
         for path, holder in locks:
             actor = Actor(holder.pid or 0, holder.starttime or 0, holder.pid or 0, False, "")
-            event = Event(Happened.LOCK_CREATED, self.transcript_of(path, Kind.LOCK), actor, mono, wall)
-            self.machine.apply(event)
+            for kind in (
+                (Happened.LOCK_CREATED, Happened.LOCK_KEPT) if holder.kept else (Happened.LOCK_CREATED,)
+            ):
+                event = Event(kind, self.transcript_of(path, Kind.LOCK), actor, mono, wall)
+                self.machine.apply(event)
 
     # ---- claims
 

@@ -31,6 +31,8 @@ READY_SECONDS = 120.0
 TURN_SECONDS = 180.0
 STOP_SECONDS = 30.0
 RELEASED_LOOKS = 8
+HELD_LOOKS = 40
+
 
 BROKEN = re.compile(
     "session file changed while embedded prompt lock was released|file lock stale for|session file locked"
@@ -225,34 +227,39 @@ class Gateway:
         """Wait until no lock file is left: a turn goes on writing a little after its reply was delivered."""
         wait_until(lambda: not any(self.sessions.glob("*.lock")), deadline, "lock files remain")
 
-    def wait_released(self, key: str, deadline: float = 60.0) -> None:
+    def wait_released(self, key: str, deadline: float = 60.0) -> bool:
         """Wait until the gateway has done with what it was told so far about *key*: it went round its event loop some
-        times, and the transcript's lock file was away each time. It makes one for each piece of a reply."""
-        seen_away = 0
-        last = ""
+        times, and the transcript's lock file was away each time. It makes one for each piece of a reply.
 
-        def away() -> bool:
-            nonlocal seen_away, last
+        False where it is a release that keeps the lock file while the model answers, and did so.
+        """
+        looks = 0
+        last = held = ""
+
+        def settled() -> bool:
+            nonlocal looks, last, held
             transcript = self.session_file(key)
+            now = "" if transcript is None else _lock_of(transcript)
+            if now != held:
+                looks, held = 0, now
             if transcript is None:
                 last = "the registry does not name its transcript"
-            elif os.path.exists(f"{transcript}.lock"):
+            elif now and not self.install.holds_lock:
                 last = f"{transcript.name}.lock is there"
             elif not self._answers():
                 last = "the gateway does not answer"
             else:
-                seen_away += 1
-                return seen_away >= RELEASED_LOOKS
-            seen_away = 0
+                looks += 1
+                return looks >= (HELD_LOOKS if now else RELEASED_LOOKS)
+            looks = 0
             return False
 
         try:
-            wait_until(away, deadline, f"the lock file of {key} comes and goes")
+            wait_until(settled, deadline, f"the lock file of {key} comes and goes")
         except TimeoutError as error:
             about = [line for line in self.log.read_text(errors="replace").splitlines() if key in line]
-            raise TimeoutError(
-                f"{error}: last, {last}\n" + "\n".join([*about[-5:], *self.errors()[-5:]])
-            ) from None
+            raise TimeoutError(f"{error}: {last}\n" + "\n".join([*about[-5:], *self.errors()[-5:]])) from None
+        return not held
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -302,6 +309,15 @@ class Gateway:
             "update": {"checkOnStart": False},
             "cron": {"enabled": False},
         }
+
+
+def _lock_of(transcript: Path) -> str:
+    """Which lock file *transcript* has, "" for none."""
+    try:
+        info = os.stat(f"{transcript}.lock")
+    except FileNotFoundError:
+        return ""
+    return f"{info.st_ino} {info.st_mtime_ns}"
 
 
 def _reply(body: str) -> str:

@@ -21,8 +21,14 @@ from pathlib import Path
 
 from guardfs.errors import GuardError
 
-VERSION = "2026.5.20"
+MEASURED = "2026.5.20"
 """The release that the guard's field facts were measured on."""
+
+VERSION = os.environ.get("GUARDFS_OPENCLAW") or MEASURED
+"""The release under test."""
+
+HOLDS_LOCK_SINCE = (2026, 7)
+"""Releases from here on keep the lock file of a transcript while the model answers (seen with 2026.7.35)."""
 
 NODE = "24"
 """Major version of Node: what OpenClaw 2026.5 was measured with; its package refuses anything below 22."""
@@ -40,6 +46,11 @@ class Install:
     node: Path
     entry: Path
     version: str
+
+    @property
+    def holds_lock(self) -> bool:
+        """Whether a run keeps its transcript's lock file while the model answers."""
+        return tuple(int(part) for part in self.version.split(".")[:2]) >= HOLDS_LOCK_SINCE
 
     def command(self, *args: str) -> list[str]:
         """The argument list that runs ``openclaw ARGS``."""

@@ -57,6 +57,16 @@ def stale(among: Iterable[Lost], session: str | None = None) -> int:
     return sum(one.stale and session in (None, one.session) for one in among)
 
 
+_ABORTED = re.compile(r"session=(?P<session>\S+) .*aborted=true error=agent run aborted for restart")
+
+
+def aborted(gateway: Gateway, key: str) -> bool:
+    """Whether the gateway has ended a run of *key* by itself, because it was asked for a new session or a compaction:
+    so does 2026.7.35."""
+    text = gateway.log.read_text(errors="replace")
+    return any(key.endswith(f":{match['session']}") for match in _ABORTED.finditer(text))
+
+
 def stories(events: Sequence[Event], transcript: Path | None = None, op: str = "incident") -> list[Event]:
     """The *op* notices of an audit log about *transcript*."""
     return [e for e in events if e["op"] == op and (transcript is None or e["path"] == transcript.name)]

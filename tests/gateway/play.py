@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from tests.gateway.rows import PIECES, Culprit, Row, Scene
 
 AT_ONCE = 3
 """The gateway runs four turns at a time; one is left for what the rows do besides."""
+
+PATIENCE_SECONDS = 15.0
+"""How long a change may take before the reply goes on, where the gateway keeps its lock while the model answers."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,20 @@ def play(gateway: Gateway, model: ModelServer, row: Row, key: str) -> Played:
     assert row.do is not None
     message += " [seconds=1]" if row.hold is None else f" [seconds=0.5] [hold={row.hold}]"
     under_way = gateway.turn_async(key, message)
+    released = True
     try:
         if row.hold is None:
             model.wait_streaming(f"second-{word}.")
         else:
             model.wait_held(f"second-{word}.")
-            gateway.wait_released(key)
+            released = gateway.wait_released(key)
         scene = _scene(gateway, model, key, f"second-{word}.", said)
-        culprit = row.do(scene)
+        with ThreadPoolExecutor(1) as pool:
+            doing = pool.submit(row.do, scene)
+            if not released:  # what waits for the lock file waits for the end of this very reply
+                wait([doing], PATIENCE_SECONDS)
+                model.release(f"second-{word}.")
+            culprit = doing.result()
     finally:
         model.release(f"second-{word}.")
     return _played(row, scene, under_way.result(), culprit, began)

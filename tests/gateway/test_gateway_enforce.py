@@ -15,8 +15,8 @@ import pytest
 
 from tests.gateway.conftest import Site, running
 from tests.gateway.figures import figure
-from tests.gateway.install import Install
-from tests.gateway.outcome import Event, Lost, astray, deaths, lost, stale, stories, table, tallies
+from tests.gateway.install import MEASURED, Install
+from tests.gateway.outcome import Event, Lost, aborted, astray, deaths, lost, stale, stories, table, tallies
 from tests.gateway.play import Played, play_all, runs
 from tests.gateway.reach import History
 from tests.gateway.rows import ROWS
@@ -76,17 +76,19 @@ def test_no_turn_dies_and_no_record_is_lost(story: Story, name: str) -> None:
 def _faults(story: Story, one: Played) -> list[str]:
     found = []
     unlucky = stale(story.lost, one.key)
+    ended = not one.turn.ok and aborted(story.site.gateway, one.key)
 
     def expect(right: bool, what: str) -> None:
         if not right:
             found.append(f"{one.key}: {what}\n  turn {one.turn}")
 
     expect(not deaths(story.lost, one.transcript), "died")
-    expect(one.turn.ok or bool(unlucky), "the turn failed")
+    expect(one.turn.ok or bool(unlucky) or ended, "the turn failed")
     for what, turn in one.turns.items():
         expect(turn.ok or bool(unlucky), f"{what} failed: {turn}")
     if not unlucky:
-        expect(astray(one) == [], f"not remembered, or twice: {astray(one)}")
+        gone = [text for text in astray(one) if not (ended and text == '"reply:second"')]
+        expect(gone == [], f"not remembered, or twice: {gone}")
     for path in one.transcript.parent.glob(f"{one.transcript.name}*"):
         if path.suffix == ".lock" or ".trajectory" in path.name or ".checkpoint" in path.name:
             continue
@@ -108,7 +110,8 @@ def test_what_was_saved_is_told(story: Story) -> None:
         for future in futures
         if future.result().row.dies
     }
-    assert doomed <= saved
+    if story.site.gateway.install.version == MEASURED:  # others die of fewer things
+        assert doomed <= saved
 
 
 def test_nothing_is_left_behind(story: Story) -> None:

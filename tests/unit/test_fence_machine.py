@@ -312,6 +312,46 @@ def test_what_comes_when_the_lock_is_being_released_is_not_the_owners() -> None:
     assert culprit is not None and (culprit.kind, culprit.locked) == (Kind.CREATE, False)
 
 
+def truncating(story: Story, actor: Actor, kind: Kind) -> str:
+    return story.machine.relate(NAME, actor, kind, (), truncates=True).relation
+
+
+def test_a_run_that_keeps_its_lock_makes_and_rewrites_its_transcript_as_a_whole() -> None:
+    """So does 2026.7.35; its lock file tells. Under another one it is `chat.inject`'s header, or a compaction."""
+    for kept, relation in ((False, "other"), (True, "own")):
+        story = Story(absent=True)
+        story.cycle(POOL, "LLL")
+        story.do(Kind.LOCK_CREATED, POOL)
+        if kept:
+            story.do(Kind.LOCK_KEPT, POOL)
+        story.do(Kind.LOOK, POOL)
+        story.do(Kind.LOOK, POOL)
+        assert truncating(story, MAIN, Kind.CREATE) == relation
+        assert truncating(story, MAIN, Kind.TRUNCATE) == relation
+        assert truncating(story, SCRIPT, Kind.CREATE) == "other"
+
+
+def test_what_takes_the_place_of_a_name_that_was_taken_away_is_not_the_runs() -> None:
+    story = opened()
+    story.do(Kind.LOCK_CREATED, POOL)
+    story.do(Kind.LOCK_KEPT, POOL)
+    story.do(Kind.LOOK, POOL)
+    assert story.machine.relate(NAME, MAIN, Kind.RENAME_AWAY).relation == "other"
+    story.do(Kind.RENAME_AWAY, MAIN, ABSENT)
+    assert truncating(story, MAIN, Kind.CREATE) == "other"
+
+
+def test_a_kept_lock_says_so_only_of_the_cycle_that_it_is_of() -> None:
+    story = Story(absent=True)
+    story.do(Kind.LOCK_CREATED, POOL)
+    story.do(Kind.LOCK_KEPT, POOL)
+    story.do(Kind.LOCK_REMOVED, POOL)
+    story.cycle(POOL, "LLL")
+    story.do(Kind.LOCK_CREATED, POOL)
+    story.do(Kind.LOOK, POOL)
+    assert truncating(story, MAIN, Kind.CREATE) == "other"
+
+
 def test_a_lock_file_that_is_looked_at_before_the_owner_looks_is_not_being_released() -> None:
     story = opened()
     story.do(Kind.LOCK_CREATED, POOL)

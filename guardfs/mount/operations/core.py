@@ -19,6 +19,7 @@ from guardfs.audit.log import AuditLog
 from guardfs.fence.effects import Effect
 from guardfs.fence.feed import Happening
 from guardfs.fence.fingerprint import ABSENT, Fingerprint
+from guardfs.fence.lockfile import is_kept
 from guardfs.lanes.process import ProcessTable
 from guardfs.lanes.writer import Writer
 from guardfs.mount.backing import Backing
@@ -332,9 +333,9 @@ class Core:
 
         Whatever must be true of the moment is taken down here; the rest is done by `settle`.
 
-        data: what was written to a transcript at ``offset``. operation: the class, where *op* alone does not tell.
-        before, replaced, writes, truncates: as in `Happening`. fenced, logged: whether fences, and the log, are to know
-        of it.
+        data: what was written at ``offset`` to a transcript or a lock file. operation: the class, where *op* alone does
+        not tell. before, replaced, writes, truncates: as in `Happening`. fenced, logged: whether fences, and the log,
+        are to know of it.
         """
         try:
             if self.mark is UNSEEN:
@@ -389,7 +390,10 @@ class Core:
         mark = item.mark
         node_id = node.id if node is not None else 0
         records: list[RecordMeta] = []
-        if item.data is not None:
+        kept = False
+        if item.data is not None and kind is Kind.LOCK:
+            kept = is_kept(item.data)
+        elif item.data is not None:
             records = self.records.feed((node_id or item.path, writer.tgid), more.get("offset"), item.data)
         if kind is Kind.OTHER:
             decision = self.judge.other(writer, op, item.path, item.to, item.operation)
@@ -414,6 +418,7 @@ class Core:
                 mark.side,
                 mark.aside,
                 item.truncates,
+                kept,
             )
             decision, fence, lock, claim, effects = self.judge.judge(writer, happening)
             if mark.decision is not None and decision.verdict == "allow":

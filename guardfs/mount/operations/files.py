@@ -267,7 +267,7 @@ class Files(Names, Core):
             offset=offset,
             size=size,
             append=handle.append,
-            data=data if node.kind is Kind.TRANSCRIPT else None,
+            data=None if node.kind is Kind.OTHER else data,
             before=before,
             operation=operation_class("write", append=handle.append, offset=offset, size_before=size_before),
         )
