@@ -12,6 +12,8 @@ from typing import Literal
 import click
 import msgspec
 
+from guardfs.bundle.bounded import bounded
+from guardfs.errors import GuardError
 from guardfs.lanes import procfs
 from guardfs.mount import device
 from guardfs.supervise import facts
@@ -20,6 +22,7 @@ MINIMUM_KERNEL = (5, 4)
 RESEND_KERNEL = (6, 9)  # FUSE_NOTIFY_RESEND
 MINIMUM_PYTHON = (3, 11)
 ENOUGH_DESCRIPTORS = 1024
+DIRECTORY_SECONDS = 10.0  # a network file system may take some
 ENOUGH_WATCHES = 8192  # the kernel's old default; a sessions directory takes one
 
 
@@ -245,6 +248,46 @@ def _agent(real: str) -> Iterator[Check]:
         yield Check("agent", "ok", f"looks like {agent}")
 
 
+def _checks(path: str | None) -> list[Check]:
+    """All of them. A directory whose guard hangs is not waited for."""
+    found = list(machine())
+    if path is None:
+        return found
+    try:
+        plain = os.path.abspath(path)
+        if any(guard.path == plain for guard in device.guards()):
+            bounded(lambda: os.statvfs(plain))
+        return found + bounded(lambda: list(directory(path)), DIRECTORY_SECONDS)
+    except TimeoutError:
+        mend = f"guardfs status {path}; `guardfs unmount --force {path}` clears a dead guard away"
+        return [*found, Check("directory", "error", f"{path}: does not answer: its file system hangs", mend)]
+    except OSError:  # `directory` says which
+        return [*found, *directory(path)]
+
+
+def _bundle(path: str | None, state: str | None, bundle: str) -> int:
+    """Write the bundle, and say what is in it."""
+    from guardfs.bundle.collect import collect, known_guards, write
+
+    place = os.path.realpath(os.path.dirname(os.path.abspath(bundle))) + "/"
+    for guard in device.guards():
+        if place.startswith(guard.path + "/"):
+            raise GuardError(f"{bundle}: inside the guarded directory {guard.path}", "name another place")
+
+    def findings() -> list[dict[str, str]]:
+        return [msgspec.structs.asdict(check) for check in _checks(path)]
+
+    names = write(bundle, collect(known_guards(path, state), findings))
+    size = os.stat(bundle).st_size / 1000
+    click.echo(
+        f"{bundle}: {len(names)} files, {size:.0f} kB; look through it before you send it (README.txt)"
+    )
+    for name in names:
+        if name.endswith(".missing.txt"):
+            click.echo(f"{name.removesuffix('.missing.txt')}: could not be had; that file says why")
+    return 0
+
+
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "red")}
 
 
@@ -264,12 +307,27 @@ def show(check: Check, *, colour: bool) -> str:
 )
 @click.argument("path", metavar="[DIR]", required=False, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {check, ok, severity, detail, mend}.")
-def command(path: str | None, as_json: bool) -> int:
+@click.option(
+    "--bundle",
+    metavar="FILE",
+    help="Put what a bug report needs of the guard of DIR, or of all guards, into a .tar.gz: versions, kernel, "
+    "counters, policy, the last events. No message text, no secrets.",
+)
+@click.option(
+    "--state",
+    metavar="DIR",
+    help="With --bundle: where a guard that is gone has left its state. Default: as `mount`'s.",
+)
+def command(path: str | None, as_json: bool, bundle: str | None, state: str | None) -> int:
     """Say whether this machine can mount, and why not; with DIR, whether that directory can be guarded.
 
-    Exit status: 0 it can (warnings may remain), 1 something is missing, 2 could not run.
+    Exit status: 0 it can (warnings may remain) or the bundle is written, 1 something is missing, 2 could not run.
     """
-    checks = [*machine(), *(directory(path) if path is not None else ())]
+    if bundle is not None:
+        return _bundle(path, state, bundle)
+    if state is not None:
+        raise GuardError(f"--state {state}: for what?", "it goes with --bundle")
+    checks = _checks(path)
     failed = [check for check in checks if check.severity == "error"]
     if as_json:
         rows = [{"ok": check.severity != "error", **msgspec.structs.asdict(check)} for check in checks]
