@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -11,10 +12,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.guard import GUARDFS, Guard, environment
 from tests.support.mounts import mounts_below
+from tests.support.scraped import Scraped
+from tests.support.serving import ANYWHERE
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.mount
@@ -66,9 +70,8 @@ def user_guard(place: Path) -> Iterator[Guard]:
     beside.mkdir()
     for path in (home, directory, beside):
         os.chown(path, UID, UID)
-    guard = Guard(
-        directory, beside, command=[*_with_device(place), *_prefix(), *GUARDFS], env={"HOME": str(home)}
-    )
+    command = [*_with_device(place), *_prefix(), *GUARDFS]
+    guard = Guard(directory, beside, "--metrics", ANYWHERE, command=command, env={"HOME": str(home)})
     try:
         guard.launch()
         wait_for(guard.answers, "the guard to answer")
@@ -100,6 +103,9 @@ def test_a_users_own_directory(user_guard: Guard) -> None:
     assert (done.returncode, done.stdout) == (0, "one\ntwo\n"), done.stderr
     status = as_nobody(guard, f'{" ".join(GUARDFS)} status --json "$DIR"')
     assert '"mode": "record"' in status.stdout, status.stderr
+    metrics = re.search(r"metrics on (http://\S+)", guard.wait_said("metrics on"))
+    assert metrics is not None
+    assert Scraped(httpx.get(metrics[1]).text).one("guardfs_up") == 1
     assert guard.unmount() == 0, guard.said()
     assert not mounts_below(guard.directory)
     events = guard.events(lambda event: event["op"] == "write")
