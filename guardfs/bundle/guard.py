@@ -31,7 +31,7 @@ _LOOKED_AT = 300_000
 """Events after which no more notices are looked for: a second or two."""
 
 _OWN = frozenset(
-    "start stop log policy mode error gap torn unseen incident forgotten branch recovered takeover".split()
+    "start stop log policy mode error gap torn unseen incident forgotten branch recovered takeover unguarded".split()
 )
 _PROC_FIELDS = frozenset(
     "Name State Tgid PPid Threads FDSize VmSize VmHWM VmRSS SigPnd ShdPnd SigBlk CapEff NoNewPrivs Seccomp".split()

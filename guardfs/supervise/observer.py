@@ -5,6 +5,7 @@ It is begun once the directories answer, and again, after a while, whenever it e
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from guardfs.supervise.say import ending, say
 _FIRST_DELAY = 1.0
 _LAST_DELAY = 60.0
 """Seconds until it is begun again: twice as long each time that it ends soon, up to the last."""
+
+_PIPE = 1 << 20
+"""Bytes that may lie ready for it: it is told of thousands of guards in one go, and nobody waits until it reads."""
 
 _END_SECONDS = 6.0
 """To end by itself: longer than it gives to answers under way."""
@@ -91,6 +95,10 @@ class Observer:
             return
         assert self.process.stdin is not None
         os.set_blocking(self.process.stdin.fileno(), False)
+        try:
+            fcntl.fcntl(self.process.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+        except OSError:  # an ordinary user has had too many; 64 kB hold some hundred guards
+            pass
         self._write(encode_plan(self._plan) + encode_guards(known))
 
     def _write(self, data: bytes) -> None:

@@ -74,3 +74,54 @@ def test_every_rule_says_how_bad_it_is_and_what_to_do() -> None:
 def test_prometheus_takes_the_rules() -> None:
     done = subprocess.run(["promtool", "check", "rules", ALERTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+STORY = """
+rule_files: [RULES]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - {series: 'guardfs_up{sessions="/s"}', values: '1x10 0x60'}
+      - {series: 'guardfs_incidents_total{outcome="lost", sessions="/s"}', values: '0x10 1x60'}
+      - {series: 'guardfs_incidents_total{outcome="saved", sessions="/s"}', values: '0+5x70'}
+      - {series: 'guardfs_audit_gaps_total{sessions="/s"}', values: '7x10 0x5 1x55'}
+      - {series: 'guardfs_oldest_branch_age_seconds{sessions="/s"}', values: '0+60x70'}
+      - {series: 'guardfs_policy_stale{sessions="/s"}', values: '0x70'}
+    alert_rule_test:
+      - {eval_time: 10m, alertname: GuardfsNotAnswering, exp_alerts: []}
+      - {eval_time: 9m, alertname: GuardfsTurnsLost, exp_alerts: []}
+      - {eval_time: 9m, alertname: GuardfsAuditGap, exp_alerts: []}
+      - {eval_time: 40m, alertname: GuardfsTurnsLost, exp_alerts: []}
+      - {eval_time: 60m, alertname: GuardfsPolicyRefused, exp_alerts: []}
+"""
+"""A guard that is lost after ten minutes. What is expected to fire is added by the test: texts are the rules' own."""
+
+FIRES = [
+    ("13m", "GuardfsNotAnswering", {}),
+    ("12m", "GuardfsTurnsLost", {"outcome": "lost"}),
+    ("20m", "GuardfsAuditGap", {}),
+    ("40m", "GuardfsOldBranch", {}),
+]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian's prometheus)")
+def test_the_rules_fire_when_they_should(tmp_path: Path) -> None:
+    story = yaml.safe_load(STORY.replace("RULES", str(ALERTS)))
+    by_name = {rule["alert"]: rule for rule in rules()}
+    for when, name, more in FIRES:
+        rule = by_name[name]
+        notes = {
+            key: text.replace("{{ $labels.sessions }}", "/s").replace(
+                "{{ $value | humanizeDuration }}", "40m 0s"
+            )
+            for key, text in rule["annotations"].items()
+        }
+        fired = {"exp_labels": {"sessions": "/s", **rule["labels"], **more}, "exp_annotations": notes}
+        story["tests"][0]["alert_rule_test"].append(
+            {"eval_time": when, "alertname": name, "exp_alerts": [fired]}
+        )
+    file = tmp_path / "story.yaml"
+    file.write_text(yaml.safe_dump(story))
+    done = subprocess.run(["promtool", "test", "rules", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
