@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from guardfs.audit.read import events_backward
-from guardfs.bundle.bounded import bounded
+from guardfs.bounded import bounded
 from guardfs.errors import GuardError
 from guardfs.lanes import procfs
 from guardfs.mount import libc

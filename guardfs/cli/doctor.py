@@ -12,7 +12,7 @@ from typing import Literal
 import click
 import msgspec
 
-from guardfs.bundle.bounded import bounded
+from guardfs.bounded import bounded
 from guardfs.errors import GuardError
 from guardfs.lanes import procfs
 from guardfs.mount import device

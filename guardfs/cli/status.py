@@ -13,19 +13,28 @@ import msgspec
 import xattr
 
 from guardfs.audit.show import safe, short
+from guardfs.bounded import bounded
+from guardfs.cli.serving import addresses
 from guardfs.errors import GuardError
 from guardfs.mount import device
 
 ATTRIBUTE = "user.guardfs.status"
+
+SECONDS = 5.0
+"""How long an answer may take: it takes milliseconds, or the daemon hangs."""
 
 _LISTED = 20
 """Branches that are listed."""
 
 
 def read_status(path: str) -> dict[str, Any]:
-    """The status of the guard mounted on *path*."""
+    """The status of the guard mounted on *path*; one that hangs is not waited for longer than `SECONDS`."""
     try:
-        found = msgspec.json.decode(attribute(path))
+        found = msgspec.json.decode(bounded(lambda: attribute(path), SECONDS))
+    except TimeoutError as error:
+        raise GuardError(
+            f"{path}: the guard does not answer: {error}", f"`guardfs unmount --force {path}` clears it away"
+        ) from None
     except OSError as error:
         raise GuardError(
             f"{path}: the guard does not answer: {error.strerror}",
@@ -73,7 +82,7 @@ def command(path: str | None, as_json: bool, check: bool) -> int:
     events were lost, a branch cannot be rebased, the guard is switched off or had an error of its own).
     """
     wanted = guard_of(path) if path else None
-    if path and wanted is not None and not check and not os.path.isdir(path):
+    if path and wanted is not None and not check and not _is_directory(path, wanted):
         return fences_of(path, wanted, as_json)
     guards = [wanted] if path else [guard.path for guard in device.guards()]
     found, troubles = [], []
@@ -139,6 +148,9 @@ def _fence(fence: dict[str, Any]) -> str:
 
 def guard_of(path: str) -> str | None:
     """The guarded directory that *path* is, or lies in. A transcript need not exist."""
+    plain = os.path.abspath(path)
+    if any(guard.path == plain for guard in device.guards()):
+        return plain  # without a touch: it may hang
     real = os.path.realpath(path)
     best = None
     for guard in device.guards():
@@ -147,6 +159,10 @@ def guard_of(path: str) -> str | None:
     if best is None and not os.path.lexists(path):
         raise GuardError(f"{path}: no such file or directory", "check the path")
     return best
+
+
+def _is_directory(path: str, guard: str) -> bool:
+    return os.path.abspath(path) == guard or os.path.isdir(path)
 
 
 def attention(facts: dict[str, Any]) -> list[str]:
@@ -186,6 +202,11 @@ def _policy(policy: dict[str, Any]) -> str:
     text = f"{policy['source']}, {policy['lanes']} lanes, {len(policy['hits'])} rules, "
     text += f"in force for {ago(time.time() - policy['since_ns'] / 1e9)}"
     return text + (f", {reloads} reload{'s' if reloads > 1 else ''}" if reloads else "")
+
+
+def _serving(supervisor: Any) -> list[tuple[str, str]]:
+    found = addresses(supervisor)
+    return [("serves", ", ".join(found))] if found else []
 
 
 def _sessions(sessions: dict[str, Any]) -> list[tuple[str, str]]:
@@ -302,6 +323,7 @@ def _shown(facts: dict[str, Any]) -> str:
             "log",
             f"{audit['file']}, level {audit['level']}, event {audit.get('seq', 0)}, {audit.get('queued', 0)} waiting",
         ),
+        *_serving(daemon["supervisor"]),
         *_sessions(facts["sessions"]),
         *_fences(facts["fences"]),
         *_branches(facts["branches"], facts["fences"]),

@@ -96,6 +96,7 @@ def test_when_it_dies_it_is_begun_again_and_the_guard_goes_on(watched_guard: Gua
     guard = watched_guard
     guard.expected.append("what serves metrics")
     assert up(guard) == 1
+    assert f"serves     {url(guard)}\n" in guardfs("status", guard.directory).stdout
     first = observer(guard)
     first.kill()
     assert "begun again in 1 s" in guard.wait_said("what serves metrics and page ended with signal SIGKILL")

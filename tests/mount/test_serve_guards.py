@@ -15,6 +15,7 @@ import trio
 from guardfs.serve.guards import ANSWER_SECONDS, FRESH_SECONDS, Guard, Guards, guarded_path, mounted
 from guardfs.serve.plan import Known
 from tests.conftest import StartGuard
+from tests.support.commands import guardfs
 from tests.support.guard import Guard as Running
 
 pytestmark = pytest.mark.mount
@@ -119,3 +120,14 @@ async def test_a_directory_that_was_named_stays_whatever_becomes_of_its_guard(gu
     await trio.sleep(FRESH_SECONDS)
     assert await seen.status() is None
     assert seen.trouble == "not guarded"
+
+
+def test_status_waits_for_no_guard_that_hangs(guard: Running) -> None:
+    """Nor does any other command: they all ask in this way."""
+    os.kill(guard.daemon, signal.SIGSTOP)
+    try:
+        done = guardfs("status", guard.directory)
+    finally:
+        os.kill(guard.daemon, signal.SIGCONT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and "does not answer" in done.stderr, done.stderr
