@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartGuard
+from tests.conftest import watched
 from tests.support.agent import NAME, Agent, record
 from tests.support.commands import guardfs
 from tests.support.guard import Guard
@@ -45,17 +45,34 @@ SECRETS = {
 """What is planted, by where."""
 
 
-@pytest.fixture
-def guard(start_guard: StartGuard, place: Path) -> Iterator[Guard]:
+@pytest.fixture(scope="module")
+def place(module_place: Path) -> Path:
+    """For all tests here, which use one guard, the last of them when it is gone."""
+    return module_place
+
+
+@pytest.fixture(scope="module")
+def guard(place: Path) -> Iterator[Guard]:
     """Enforcing, with secrets all around it, an agent in the middle of a turn, and something on a branch."""
     text = POLICY.read_text()
     text += f"\n# {SECRETS['comment']}\n"
     text += f'\n[[lanes]]\nname = "helper"\nprocess = {{ args = "*--key {SECRETS["in the policy"]}*" }}\n'
     policy = place / "policy.toml"
     policy.write_text(text)
-    guard = start_guard(
-        "--policy", str(policy), "--mode", "enforce", env={"ACME_API_KEY": SECRETS["environment"]}
-    )
+    directory = place / "sessions"
+    directory.mkdir()
+    options = ("--policy", str(policy), "--mode", "enforce")
+    guard = Guard(directory, place / "beside", *options, env={"ACME_API_KEY": SECRETS["environment"]})
+    with watched([guard]):
+        try:
+            _plant(guard.start())
+            yield guard
+        finally:
+            guard.destroy()
+
+
+def _plant(guard: Guard) -> None:
+    """The agent's and another's doings."""
     registry = {KEY: {"sessionId": NAME.removesuffix(".jsonl"), "sessionFile": str(guard.directory / NAME)}}
     (guard.directory / "sessions.json").write_text(json.dumps(registry))
     (guard.directory / NAME).write_bytes(b'{"type":"session","id":"s"}\n')
@@ -86,8 +103,6 @@ def guard(start_guard: StartGuard, place: Path) -> Iterator[Guard]:
     )
     wait_for(lambda: guard.status()["branches"]["open"], "the branch")
     guard.settle()
-    yield guard
-    agent.end()
 
 
 def bundle(place: Path, *words: object, unknown: tuple[str, ...] = ()) -> dict[str, bytes]:
@@ -174,17 +189,6 @@ def test_of_a_guard_that_hangs_it_tells_what_can_be_had(guard: Guard, place: Pat
     assert row["severity"] == "error" and "hangs" in row["detail"]
 
 
-def test_of_a_guard_that_is_gone_it_tells_what_it_left(guard: Guard, place: Path) -> None:
-    assert guard.unmount() == 0
-    # a word in the arguments of somebody, and in the environment of a guard that is no more
-    found = bundle(place, guard.directory, "--state", guard.state, unknown=("environment",))
-    assert missing(found) == []
-    assert parsed(found, "guard-1/guard.json")["trouble"] != ""
-    assert [event["op"] for event in parsed(found, "guard-1/notices.jsonl")][-1] == "stop"
-    assert parsed(found, "guard-1/processes.json") == []
-    assert parsed(found, "guard-1/policy.json")["parsed"]
-
-
 def test_where_there_was_never_a_guard_it_tells_of_the_machine(place: Path) -> None:
     plain = place / "plain"
     plain.mkdir()
@@ -229,10 +233,13 @@ def test_what_cannot_be_written_is_one_line(guard: Guard, place: Path) -> None:
     assert done.returncode == 2 and "--bundle" in done.stderr
 
 
-def test_doctor_waits_for_no_guard_that_hangs(guard: Guard) -> None:
-    os.kill(guard.daemon, signal.SIGSTOP)
-    try:
-        done = guardfs("doctor", guard.directory)
-    finally:
-        os.kill(guard.daemon, signal.SIGCONT)
-    assert done.returncode == 1 and "does not answer" in done.stdout
+def test_of_a_guard_that_is_gone_it_tells_what_it_left(guard: Guard, place: Path) -> None:
+    assert guard.unmount() == 0
+    guard.check_said()
+    # a word in the arguments of somebody, and in the environment of a guard that is no more
+    found = bundle(place, guard.directory, "--state", guard.state, unknown=("environment",))
+    assert missing(found) == []
+    assert parsed(found, "guard-1/guard.json")["trouble"] != ""
+    assert [event["op"] for event in parsed(found, "guard-1/notices.jsonl")][-1] == "stop"
+    assert parsed(found, "guard-1/processes.json") == []
+    assert "policy.toml" in parsed(found, "guard-1/policy.json")["source"]

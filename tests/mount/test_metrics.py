@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import StartGuard
+from tests.conftest import StartGuard, watched
 from tests.support.agent import NAME, Agent, elsewhere, record
 from tests.support.guard import Guard
 from tests.support.scraped import Scraped
@@ -24,20 +24,29 @@ POLICY = Path(__file__).parents[2] / "policy/openclaw.toml"
 APPEND = "open(sys.argv[1], 'ab', buffering=0).write(sys.stdin.buffer.read())"
 
 
-@pytest.fixture
-def guard(start_guard: StartGuard, place: Path) -> Guard:
+@pytest.fixture(scope="module")
+def guard(module_place: Path) -> Iterator[Guard]:
     """Enforcing, telling its log everything; this process is its gateway."""
     text = POLICY.read_text().replace('linger = "5s"', 'linger = "0s"')
     text = text.replace('exe = ["*/node*", "*/bun*"], args = [', 'exe = "*/python*", args = ["*pytest*",')
     assert "pytest" in text
-    policy = place / "policy.toml"
+    policy = module_place / "policy.toml"
     policy.write_text(text)
-    return start_guard("--policy", str(policy), "--mode", "enforce", "--audit-level", "all")
+    directory = module_place / "sessions"
+    directory.mkdir()
+    options = ("--policy", str(policy), "--mode", "enforce", "--audit-level", "all")
+    guard = Guard(directory, module_place / "beside", *options)
+    with watched([guard]):
+        try:
+            yield guard.start()
+            guard.stop()
+        finally:
+            guard.destroy()
 
 
-@pytest.fixture
-def server(guard: Guard, tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "serve.out", guard.directory, "--metrics", ANYWHERE)
+@pytest.fixture(scope="module")
+def server(guard: Guard, module_place: Path) -> Iterator[Server]:
+    server = Server(module_place / "serve.out", guard.directory, "--metrics", ANYWHERE)
     yield server
     server.destroy()
 
@@ -111,21 +120,21 @@ def test_a_turn_with_a_foreign_writer_is_counted_as_it_is_logged(guard: Guard, s
 def test_counters_go_on_when_the_server_begins_anew(guard: Guard, server: Server, tmp_path: Path) -> None:
     for number in range(20):
         (guard.directory / f"{number}.jsonl").write_bytes(b"{}\n")
-    before = scrape(server)
-    server.process.kill()
-    server.process.wait()
+    before = scrape_once(
+        server, lambda found: found.total("guardfs_operations_total", operation="create") >= 20, "the files"
+    )
     again = Server(tmp_path / "again.out", guard.directory, "--metrics", ANYWHERE)
     try:
         after = scrape(again)
     finally:
         again.destroy()
-    assert before.total("guardfs_operations_total", operation="create") == 20
     for (name, labels), value in before.samples.items():
         if name.endswith("_total"):
             assert after.samples[name, labels] >= value, (name, labels)
 
 
-def test_a_daemon_that_hangs_holds_up_no_answer(guard: Guard, server: Server) -> None:
+def test_a_daemon_that_hangs_holds_up_no_answer(guard: Guard, tmp_path: Path) -> None:
+    server = Server(tmp_path / "serve.out", guard.directory, "--metrics", ANYWHERE)
     assert ready(server) == (200, [])
     os.kill(guard.daemon, signal.SIGSTOP)
     try:
@@ -137,16 +146,10 @@ def test_a_daemon_that_hangs_holds_up_no_answer(guard: Guard, server: Server) ->
         assert server.stop() == 0, "a thread that waits for the daemon keeps nothing"
     finally:
         os.kill(guard.daemon, signal.SIGCONT)
+        server.destroy()
 
 
-def test_a_guard_that_is_gone_is_not_ready(guard: Guard, server: Server) -> None:
-    assert ready(server) == (200, [])
-    assert guard.unmount() == 0
-    wait_for(lambda: ready(server) == (503, ["not guarded"]), "the end to be seen")
-    assert scrape(server).one("guardfs_up") == 0
-
-
-def test_a_new_policy_names_new_lanes_and_is_told_when_refused(
+def test_a_policy_names_lanes_is_told_when_refused_and_ends_with_its_guard(
     start_guard: StartGuard, place: Path, tmp_path: Path
 ) -> None:
     policy = place / "own.toml"
@@ -172,6 +175,9 @@ def test_a_new_policy_names_new_lanes_and_is_told_when_refused(
         wait_for(lambda: scrape(server).one("guardfs_policy_stale"), "the refusal")
         assert scrape(server).one("guardfs_policy_refused_total") == 1
         assert ready(server) == (200, []), "the old policy is in force, and does"
+        assert guard.unmount() == 0
+        wait_for(lambda: ready(server) == (503, ["not guarded"]), "the end to be seen")
+        assert scrape(server).one("guardfs_up") == 0
     finally:
         server.destroy()
 

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import StartGuard
+from tests.conftest import StartGuard, watched
 from tests.support.commands import guardfs
 from tests.support.guard import GUARDFS, Guard, environment
 from tests.support.machine import FULL, STRANGER
@@ -53,17 +53,22 @@ def up(guard: Guard, number: int = 1) -> float:
     return Scraped(httpx.get(f"{url(guard, number)}/metrics", timeout=30).text).one("guardfs_up")
 
 
-@pytest.fixture
-def watched_guard(start_guard: StartGuard) -> Guard:
-    return start_guard("--metrics", ANYWHERE)
-
-
-def test_it_may_read_and_nothing_else(start_guard: StartGuard, place: Path) -> None:
-    """Another user's directory, which nobody else may look into."""
-    directory = place / "sessions"
+@pytest.fixture(scope="module")
+def guard(module_place: Path) -> Iterator[Guard]:
+    """Of another user's directory, which nobody else may look into."""
+    directory = module_place / "sessions"
     directory.mkdir(mode=0o700)
     os.chown(directory, STRANGER, STRANGER)
-    guard = start_guard("--metrics", ANYWHERE, directory=directory)
+    guard = Guard(directory, module_place / "beside", "--metrics", ANYWHERE)
+    with watched([guard]):
+        try:
+            yield guard.start()
+            guard.stop()
+        finally:
+            guard.destroy()
+
+
+def test_it_may_read_and_nothing_else(guard: Guard) -> None:
     assert up(guard) == 1
     seen = observer(guard)
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{seen.pid}/status").read_text().splitlines())
@@ -92,8 +97,19 @@ print(open("/proc/self/status").read())
     assert [int(status[f"Cap{name}"], 16) for name in ("Eff", "Prm")] == [1 << 2, 1 << 2]
 
 
-def test_when_it_dies_it_is_begun_again_and_the_guard_goes_on(watched_guard: Guard) -> None:
-    guard = watched_guard
+def test_a_guard_that_hangs_is_down(guard: Guard) -> None:
+    assert up(guard) == 1
+    os.kill(guard.daemon, signal.SIGSTOP)
+    try:
+        wait_for(lambda: up(guard) == 0, "the hang to be seen")
+        answer = httpx.get(f"{url(guard)}/readyz")
+        assert answer.status_code == 503 and "does not answer" in answer.json()["guards"][0]["reasons"][0]
+    finally:
+        os.kill(guard.daemon, signal.SIGCONT)
+    wait_for(lambda: up(guard) == 1, "the guard to be back")
+
+
+def test_when_it_dies_it_is_begun_again_and_the_guard_goes_on(guard: Guard) -> None:
     guard.expected.append("what serves metrics")
     assert up(guard) == 1
     assert f"serves     {url(guard)}\n" in guardfs("status", guard.directory).stdout
@@ -105,34 +121,14 @@ def test_when_it_dies_it_is_begun_again_and_the_guard_goes_on(watched_guard: Gua
     assert observer(guard).pid != first.pid
 
 
-def test_it_ends_with_the_guard(watched_guard: Guard) -> None:
-    assert up(watched_guard) == 1
-    seen = observer(watched_guard)
-    watched_guard.stop()
-    assert not seen.is_running()
-
-
-def test_it_ends_when_the_supervisor_is_killed(watched_guard: Guard) -> None:
-    guard = watched_guard
+def test_it_ends_when_the_supervisor_is_killed(start_guard: StartGuard) -> None:
+    guard = start_guard("--metrics", ANYWHERE)
     assert up(guard) == 1 and guard.process is not None
     seen = observer(guard)
     guard.process.kill()
     guard.process.wait()
     wait_for(lambda: not seen.is_running(), "the server to end")
     guard.destroy()
-
-
-def test_a_guard_that_hangs_is_down(watched_guard: Guard) -> None:
-    guard = watched_guard
-    assert up(guard) == 1
-    os.kill(guard.daemon, signal.SIGSTOP)
-    try:
-        wait_for(lambda: up(guard) == 0, "the hang to be seen")
-        answer = httpx.get(f"{url(guard)}/readyz")
-        assert answer.status_code == 503 and "does not answer" in answer.json()["guards"][0]["reasons"][0]
-    finally:
-        os.kill(guard.daemon, signal.SIGCONT)
-    wait_for(lambda: up(guard) == 1, "the guard to be back")
 
 
 @pytest.fixture
@@ -160,7 +156,9 @@ def test_a_port_that_is_taken_keeps_nobody_and_is_had_later(
     assert len(re.findall("no metrics", guard.said())) == 1
 
 
-def test_the_token_is_needed_at_both_addresses(start_guard: StartGuard, place: Path) -> None:
+def test_the_token_is_needed_at_both_addresses_and_all_ends_with_the_guard(
+    start_guard: StartGuard, place: Path
+) -> None:
     token = place / "token"
     token.write_text(TOKEN)
     token.chmod(0o600)
@@ -170,24 +168,25 @@ def test_the_token_is_needed_at_both_addresses(start_guard: StartGuard, place: P
     for address in (url(guard).replace("0.0.0.0", "127.0.0.1") + "/metrics", page[1]):
         assert httpx.get(address).status_code == 401
         assert httpx.get(address, headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
-    assert TOKEN not in " ".join(observer(guard).cmdline()) + guard.said()
+    seen = observer(guard)
+    assert TOKEN not in " ".join(seen.cmdline()) + guard.said()
+    guard.stop()
+    assert not seen.is_running()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--metrics", "9464"], "no address"),
-        (["--web", "0.0.0.0:8470"], "other machines reach it"),
-        (["--web", "127.0.0.1:0", "--web-token-file", "/nowhere"], "cannot be read"),
-        (["--web-token-file", "/nowhere"], "/nowhere"),
-    ],
-)
-def test_what_cannot_be_is_said_before_anything_is_mounted(place: Path, words: list[str], said: str) -> None:
+def test_what_cannot_be_is_said_before_anything_is_mounted(place: Path) -> None:
     directory = place / "sessions"
     directory.mkdir()
-    for command in (["mount", directory], ["run", "--sessions", directory]):
-        end = ["--", "false"] if command[0] == "run" else []
-        done = guardfs(*command, "--state", place / "state", *words, *end)
+    mount: list[object] = ["mount", directory, "--state", place / "state"]
+    run: list[object] = ["run", "--sessions", directory, "--state", place / "state"]
+    cases: list[tuple[list[object], str]] = [
+        ([*mount, "--metrics", "9464"], "no address"),
+        ([*mount, "--web", "0.0.0.0:8470"], "other machines reach it"),
+        ([*mount, "--web-token-file", "/nowhere"], "/nowhere"),
+        ([*run, "--metrics", "[::]:9464", "--", "false"], "other machines reach it"),
+    ]
+    for words, said in cases:
+        done = guardfs(*words)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
         assert not mounts_below(directory)
@@ -215,9 +214,10 @@ sys.exit(7)
 
 
 @pytest.mark.skipif(not FULL, reason="waits for seconds: only with GUARDFS_FULL=1")
-def test_one_that_hangs_does_not_keep_the_guard(watched_guard: Guard) -> None:
-    assert up(watched_guard) == 1
-    seen = observer(watched_guard)
+def test_one_that_hangs_does_not_keep_the_guard(start_guard: StartGuard) -> None:
+    guard = start_guard("--metrics", ANYWHERE)
+    assert up(guard) == 1
+    seen = observer(guard)
     seen.suspend()
-    watched_guard.stop()
+    guard.stop()
     assert not seen.is_running()

@@ -11,6 +11,8 @@ import pytest
 
 from guardfs.errors import GuardError
 from guardfs.serve.addresses import Address, parse
+from guardfs.serve.plan import plan_of
+from guardfs.serve.server import open_all
 from tests.support.commands import guardfs
 from tests.support.serving import ANYWHERE, Server
 
@@ -167,33 +169,45 @@ def _token(place: Path, text: str) -> Path:
     return path
 
 
-def test_what_would_let_strangers_in_is_refused_with_one_line(tmp_path: Path, directory: Path) -> None:
+Asked = tuple[str | None, str | None, Path | str | None]
+
+
+def test_what_would_let_strangers_in_or_cannot_be_is_refused_with_the_mend(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        busy = f"127.0.0.1:{taken.getsockname()[1]}"
-        cases: list[tuple[list[object], str]] = [
-            (["--web", "0.0.0.0:0"], "other machines reach it"),
-            (["--metrics", "[::]:0"], "other machines reach it"),
-            (["--metrics", "nonsense"], "no address"),
-            (["--metrics", busy], "is in use"),
-            (["--metrics", "203.0.113.7:9464", "--token-file", _token(tmp_path, TOKEN)], "no address of this machine"),
-            (["--metrics", ANYWHERE, "--token-file", tmp_path / "missing"], "cannot be read"),
-            ([], "nothing to serve"),
-        ]  # fmt: skip
-        for words, said in cases:
-            done = guardfs("serve", directory, *words)
-            assert (done.returncode, done.stdout) == (2, ""), words
-            assert done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+        good = _token(tmp_path, TOKEN)
+        cases: list[tuple[Asked, str]] = [
+            ((None, "0.0.0.0:0", None), "other machines reach it"),
+            (("[::]:0", None, None), "other machines reach it"),
+            (("nonsense", None, None), "no address"),
+            ((f"127.0.0.1:{taken.getsockname()[1]}", None, None), "is in use"),
+            (("203.0.113.7:9464", None, good), "no address of this machine"),
+            ((ANYWHERE, None, tmp_path / "missing"), "cannot be read"),
+        ]
+        for (metrics, web, token_file), said in cases:
+            with pytest.raises(GuardError) as refused:
+                open_all(plan_of(metrics, web, None if token_file is None else str(token_file)))
+            assert said in refused.value.what and refused.value.mend
     for weak, said in (
         ("short", "can be guessed"),
         ("two words of some length", "holds no token"),
         ("", "guessed"),
     ):
-        done = guardfs("serve", directory, "--web", "0.0.0.0:0", "--token-file", _token(tmp_path, weak))
-        assert done.returncode == 2 and said in done.stderr, done.stderr
-    done = guardfs("serve", tmp_path / "nowhere", "--metrics", ANYWHERE)
-    assert done.returncode == 2 and "no such directory" in done.stderr
+        with pytest.raises(GuardError, match=said):
+            plan_of(None, "0.0.0.0:0", str(_token(tmp_path, weak)))
+
+
+def test_the_command_says_so_in_one_line(tmp_path: Path, directory: Path) -> None:
+    cases: list[tuple[list[object], str]] = [
+        ([directory], "nothing to serve"),
+        ([directory, "--web", "0.0.0.0:0"], "other machines reach it"),
+        ([tmp_path / "nowhere", "--metrics", ANYWHERE], "no such directory"),
+    ]
+    for words, said in cases:
+        done = guardfs("serve", *words)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
 
 
 def test_it_ends_well_when_told_although_a_client_stays(tmp_path: Path, directory: Path) -> None:
