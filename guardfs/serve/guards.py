@@ -115,8 +115,8 @@ class Guard:
         answer."""
         found = await self._status.ask()
         if found is not None:
-            self.state = str(found.get("state", {}).get("dir") or self.state)
-            self.audit = found.get("audit", {}).get("file") or self.audit
+            self.state = _told(found, "state", "dir") or self.state
+            self.audit = _told(found, "audit", "file") or self.audit
         return found
 
     async def counters(self) -> dict[str, Any] | None:
@@ -136,6 +136,12 @@ class Guard:
             return
         if found is not None and os.fsdecode(found.sessions) == self.sessions:
             self.audit = os.fsdecode(found.audit)
+
+
+def _told(status: dict[str, Any], section: str, key: str) -> str | None:
+    found = status.get(section)
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
 
 
 class Guards:

@@ -10,7 +10,7 @@ def reasons(status: dict[str, Any] | None, trouble: str | None) -> list[str]:
     if status is None:
         return [trouble or "does not answer"]
     found = []
-    audit, branches = status.get("audit", {}), status.get("branches", {})
+    audit, branches = _section(status, "audit"), _section(status, "branches")
     if audit.get("failing"):
         found.append(f"the audit log cannot be written: {audit.get('error') or 'unknown reason'}")
     if branches.get("failing"):
@@ -25,13 +25,19 @@ def notes(status: dict[str, Any] | None) -> list[str]:
     if status is None:
         return []
     found = []
-    policy, audit = status.get("policy", {}), status.get("audit", {})
+    policy, audit, errors = (_section(status, name) for name in ("policy", "audit", "internal_errors"))
     if policy.get("mode") == "off":
         found.append("switched off")
     if policy.get("error"):
         found.append(f"the policy's file is not what is in force: {policy['error']}")
     if audit.get("dropped"):
         found.append(f"events missing from the log: {audit['dropped']}")
-    if status.get("internal_errors", {}).get("count"):
-        found.append(f"internal errors: {status['internal_errors']['count']}")
+    if errors.get("count"):
+        found.append(f"internal errors: {errors['count']}")
     return found
+
+
+def _section(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a status; an empty one where a daemon of another version has none."""
+    found = status.get(name)
+    return found if isinstance(found, dict) else {}

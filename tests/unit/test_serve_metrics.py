@@ -164,6 +164,7 @@ def test_a_policy_of_many_rules_is_counted_by_its_first_ones() -> None:
 
 
 def test_the_reasons_for_not_being_ready_are_what_is_wrong_now() -> None:
+    assert reasons({"audit": None}, None) == notes({"policy": 7}) == []
     assert reasons(None, "does not answer within 2 s") == ["does not answer within 2 s"]
     ready = status(branches={"failing": 0, "given_up": 0})
     assert reasons(ready, None) == []
