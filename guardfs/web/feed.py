@@ -87,6 +87,7 @@ class Feed:
         self._skip = max((seq for each in events if isinstance(seq := each.get("seq"), int)), default=0)
         await self._take()
         self.live.adopt(self._status, time.time_ns() // 1000)
+        self._say()
 
     async def _look(self) -> None:
         assert self._follower is not None
@@ -101,6 +102,7 @@ class Feed:
         await self._take()
         if trio.current_time() - self._asked > STATUS_EVERY:
             await self._ask()
+            self._say()
             self.live.trim(time.time_ns() // 1000)
 
     async def _take(self) -> None:
@@ -113,6 +115,8 @@ class Feed:
     async def _ask(self) -> None:
         self._status = await self.of.status() or {}
         self._asked = trio.current_time()
+
+    def _say(self) -> None:
         found = about(self._status, self.of.trouble or "", self._unread)
         if found != self.guard:
             self.guard = found

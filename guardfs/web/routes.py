@@ -53,7 +53,7 @@ class Page:
 
     def names(self) -> list[list[str]]:
         """Name and directory of the guards that there are now."""
-        return [[guard.name, text(guard.sessions)] for guard in self.guards]
+        return [[guard.name, text(guard.readable)] for guard in self.guards]
 
     def feed(self, name: str) -> Feed | None:
         """What is known of the guard of that name, or, without one, of the first; None if there is none."""
