@@ -61,7 +61,7 @@ class Live:
         self._pictures = Pictures(1 << 60, sessions)
         self._known = Gatherer()
         self._names: dict[str, str] = {}
-        self._gone: deque[tuple[int, str]] = deque(maxlen=_GONE)
+        self._gone: deque[tuple[int, str, str]] = deque(maxlen=_GONE)
 
     def feed(self, event: Mapping[str, Any]) -> None:
         """Takes in one event, whatever it holds."""
@@ -118,8 +118,9 @@ class Live:
     def since(self, cursor: Cursor, watched: str = "", wanted: Filter | None = None) -> dict[str, Any]:
         """What is new, JSON-able; empty if nothing is. watched: the session whose picture is wanted.
 
-        sessions: rows (see `Session.row`); all: there are no others; gone: names. tail: rows, more: not all that are
-        new; fresh: what was told before is void. picture: see `guardfs.report.model.newer`, fresh likewise.
+        sessions: rows (see `Session.row`); all: there are no others; gone: names, and what they are called now, if they
+        are. tail: rows, more: not all that are new; fresh: what was told before is void. picture: see
+        `guardfs.report.model.newer`, fresh likewise.
         """
         found: dict[str, Any] = {}
         everything = cursor.sessions < 0 or (len(self._gone) == _GONE and cursor.sessions < self._gone[0][0])
@@ -128,7 +129,7 @@ class Live:
             found["sessions"] = rows
         if everything:
             found["all"] = True
-        elif gone := [name for stamp, name in self._gone if stamp > cursor.sessions]:
+        elif gone := [[name, now] for stamp, name, now in self._gone if stamp > cursor.sessions]:
             found["gone"] = gone
         tail, more = self.tail.since(cursor.tail, wanted or Filter(), ROWS)
         if tail or cursor.tail < 0:
@@ -190,11 +191,11 @@ class Live:
             session.owners[key] = old.owners.pop(key)
         if not old.pictures:
             session.pending |= old.pending
-            self._leave(before)
+            self._leave(before, session.name)
 
-    def _leave(self, name: str) -> None:
+    def _leave(self, name: str, now: str = "") -> None:
         del self.sessions[name]
-        self._gone.append((self.stamp, name))
+        self._gone.append((self.stamp, name, now))
 
     def _sweep(self) -> None:
         """Pictures were given up."""

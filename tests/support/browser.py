@@ -28,18 +28,22 @@ OPTIONS = (
 
 
 class Browser:
-    """One window. Pages come from files; the network is not used."""
+    """One window. Pages come from files, or from a server of this machine; no other is asked."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
 
     def open(self, page: Path, width: int = 1200, height: int = 900) -> None:
         """Loads a page into a window of that size, light and for the screen, and waits until it is drawn."""
+        self.visit(page.as_uri(), width, height)
+
+    def visit(self, address: str, width: int = 1200, height: int = 900) -> None:
+        """The same by its address."""
         self.media()
         self.size(width, height)
         self.driver.get("about:blank")
         self.said()
-        self.driver.get(page.as_uri())
+        self.driver.get(address)
         self.settle()
 
     def size(self, width: int, height: int = 900) -> None:

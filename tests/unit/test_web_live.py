@@ -96,7 +96,7 @@ def test_a_session_takes_the_name_that_the_registry_gives_and_loses_the_one_it_h
     before = live.stamp
     live.feed(operation(ms=3))
     found = live.since(Cursor(before, before, before))
-    assert found["gone"] == [name]
+    assert found["gone"] == [[name, SESSION]]
     assert [row["name"] for row in found["sessions"]] == [SESSION]
     assert found["sessions"][0]["owner"] and found["sessions"][0]["branch"]
     assert list(live.sessions) == [SESSION]
@@ -115,7 +115,7 @@ def test_sessions_beyond_the_bound_are_given_up_and_said_to_be_gone() -> None:
         live.feed(operation(ms=number, path=f"{number}.jsonl", session=f"s{number}"))
     assert len(live.sessions) <= 20 and "s49" in live.sessions
     told = {row["name"] for row in live.since(Cursor(0, 0, 0))["sessions"]}
-    gone = set(live.since(Cursor(0, 0, 0))["gone"])
+    gone = {name for name, _ in live.since(Cursor(0, 0, 0))["gone"]}
     assert told == set(live.sessions) and gone >= {"s0"} and not gone & told
 
 
@@ -207,7 +207,7 @@ class Reader:
         found = msgspec.json.decode(msgspec.json.encode(live.since(self.cursor, self.watched)))
         if found.get("all"):
             self.sessions.clear()
-        for name in found.get("gone", []):
+        for name, _ in found.get("gone", []):
             self.sessions.pop(name, None)
         self.sessions |= {row["name"]: row for row in found.get("sessions", [])}
         if "tail" in found:

@@ -53,8 +53,10 @@ class Page {
     if (message.guard) this.about = message.guard;
     this.#count(message.totals);
     if (message.sessions || message.gone) {
-      this.list.take(message.sessions ?? [], message.all ?? false, message.gone ?? []);
-      if (!this.asked.session || (message.all && !this.list.rows.has(this.asked.session))) this.choose();
+      const gone = new Map(message.gone ?? []);
+      this.list.take(message.sessions ?? [], message.all ?? false, [...gone.keys()]);
+      if (gone.get(this.asked.session)) this.list.select(gone.get(this.asked.session));
+      else if (!this.asked.session || (message.all && !this.list.rows.has(this.asked.session))) this.choose();
     }
     if (message.tail) {
       this.tail.take(message.tail);
