@@ -116,7 +116,6 @@ class Page {
     select.replaceChildren(...guards.map(([name, directory]) => html("option", { value: name, title: directory }, directory)));
     select.value = chosen;
     select.disabled = guards.length < 2;
-    document.title = guards.length ? `guardfs · ${select.selectedOptions[0]?.textContent ?? ""}` : "guardfs";
   }
 
   // ---- what is drawn
@@ -159,6 +158,8 @@ class Page {
     }
     this.banner(troubles);
     if (totals) this.tiles(totals);
+    const where = by("guard").selectedOptions[0]?.textContent ?? "", lost = totals?.lost ? `${count(totals.lost)} lost · ` : "";
+    document.title = `${lost}guardfs · ${where}`;
     by("sessions-count").textContent = this.list.shown.length === this.list.rows.size ? count(this.list.rows.size) : `${count(this.list.shown.length)} of ${count(this.list.rows.size)}`;
     by("session-name").textContent = this.asked.session || "No session yet";
     by("session-facts").textContent = row ? this.facts(row) : "";

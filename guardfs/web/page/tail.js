@@ -1,7 +1,7 @@
 // The last events, newest first.
 const { html, clock } = guardfs;
 const MOST = 200; // rows that are elements
-const AT_ONCE = 80; // rows added in one frame; of what is more, the oldest are left out
+const AT_ONCE = 25; // rows added in one frame
 
 export class Tail {
   #waiting = [];
