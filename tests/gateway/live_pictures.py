@@ -97,6 +97,7 @@ def talk(run: Run, window: Browser, page: str, images: Path) -> None:
     for how in ("append", "below", "replace", "touch"):
         run.turn(CHAT, how)
     window.visit(f"{page}/#session={CHAT}", *SIZE)
+    window.click(window.one("#spans button:nth-child(2)"))
     window.wait(lambda: window.all("#picture .check"))
     run.picture(window, images / "live.png")
     window.media(scheme="dark")
