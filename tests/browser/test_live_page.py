@@ -15,10 +15,12 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.test_report import boxes, contrast, is_red, luminance
+from tests.support.agent import NAME, Agent
 from tests.support.browser import Browser
 from tests.support.guard import environment
 from tests.support.live_log import Log
 from tests.support.live_scene import Scene
+from tests.support.mortal import APPEND
 from tests.unit.test_report_page import HOSTILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.mount]
@@ -82,7 +84,7 @@ def test_lanes_fences_staged_writes_and_incidents_are_drawn(opened: Browser) -> 
 
 
 def test_sessions_counts_policy_and_events_are_told(opened: Browser, scene: Scene) -> None:
-    assert set(opened.texts(f"{ROWS} .name")) == {KEY, OTHER}
+    assert {KEY, OTHER} <= set(opened.texts(f"{ROWS} .name"))
     assert opened.texts(f"{ROWS} .badge.lost") == ["1 lost"]
     assert is_red(opened.style(opened.all(f"{ROWS} .badge.lost")[0], "backgroundColor"))
     assert opened.texts("#mode") == ["enforce"]
@@ -97,14 +99,26 @@ def test_sessions_counts_policy_and_events_are_told(opened: Browser, scene: Scen
 
 
 def test_what_happens_is_seen_while_it_happens(opened: Browser, scene: Scene) -> None:
-    before = len(opened.all(f"{PICTURE} .fence"))
-    process = scene.begin("cron")
+    """One turn, step by step, and a script that appends meanwhile."""
+
+    def told(part: str) -> str:
+        return "".join(opened.texts(f"{ROWS}[aria-selected=true] .{part}"))
+
+    agent = Agent(scene.guard.directory)
+    agent.append_raw(b'{"type":"session","id":"s"}\n')
+    agent.begin()
+    name = NAME.removesuffix(".jsonl")
+    opened.wait(lambda: opened.all(f"#list [data-name='{name}']"))
+    opened.click(opened.one(f"#list [data-name='{name}']"))
     opened.wait(lambda: opened.all(f"{PICTURE} .fence.open"))
-    opened.wait(lambda: "gateway · " in "".join(opened.texts(f"{ROWS}[aria-selected=true] .owner")))
-    opened.wait(lambda: "staged cron" in "".join(opened.texts(f"{ROWS}[aria-selected=true] .branch")))
-    assert scene.ended(process) == []
-    opened.wait(lambda: len(opened.all(f"{PICTURE} .fence:not(.open)")) == before + 1)
-    opened.wait(lambda: opened.texts(f"{ROWS}[aria-selected=true] .branch") == [""])
+    opened.wait(lambda: " · " in told("owner") and not told("branch"))
+    subprocess.run(["/bin/sh", "-c", APPEND, "cron-note", str(agent.path), "a note", "1"], check=True)
+    opened.wait(lambda: "staged cron" in told("branch"))
+    opened.wait(lambda: opened.all(f"{PICTURE} .mark.held[data-lane=cron]"))
+    agent.end()
+    opened.wait(lambda: told("branch") == "" and told("owner") == "no owner")
+    opened.wait(lambda: opened.all(f"{PICTURE} .fence[data-reason=closed]"))
+    opened.wait(lambda: opened.all(f'{PICTURE} .mark[data-op^="rebased"][data-lane=cron]'))
     assert opened.texts("#tiles [data-tile=waiting] dd") == ["0"]
 
 
@@ -127,8 +141,7 @@ def test_a_mark_that_was_clicked_stays_told_while_more_happens(opened: Browser, 
 
 
 def test_a_click_on_a_session_draws_it_and_on_an_event_its_session(opened: Browser) -> None:
-    (row,) = [each for each in opened.all(ROWS) if OTHER in (each.text or "")]
-    opened.click(row)
+    opened.click(opened.one(f"#list [data-name='{OTHER}']"))
     opened.wait(lambda: opened.texts("#session-name") == [OTHER] and opened.all(f"{PICTURE} .fence"))
     assert OTHER.replace(":", "%3A") in opened.driver.current_url
     opened.run("document.querySelector(`.event[data-session='${arguments[0]}']`).click()", KEY)
@@ -159,21 +172,25 @@ def test_events_are_filtered(opened: Browser) -> None:
 
 def test_keys_lead_through_the_sessions(opened: Browser) -> None:
     names = opened.texts(f"{ROWS} .name")
-    first, second = (names.index(name) for name in (KEY, OTHER))
-    forth, back = ("j", "k") if first < second else ("k", "j")
-    opened.keys(forth)
-    assert chosen(opened) == [OTHER]
-    opened.keys(back)
-    assert chosen(opened) == [KEY]
-    opened.keys(back)
-    assert chosen(opened) == [KEY], "there is none before the first"
+    at = names.index(KEY)
+    for key, steps in (
+        ("k", len(names)),
+        ("j", 1),
+        (Keys.ARROW_DOWN, 1),
+        (Keys.ARROW_UP, 1),
+        ("j", len(names)),
+    ):
+        opened.keys(*[key] * steps)
+        at = min(max(at + (steps if key in ("j", Keys.ARROW_DOWN) else -steps), 0), len(names) - 1)
+        assert chosen(opened) == [names[at]]
     opened.keys("/", *"telegram")
     opened.wait(lambda: opened.texts(f"{ROWS} .name") == [OTHER])
-    assert opened.texts("#sessions-count") == ["1 of 2"]
+    assert opened.texts("#sessions-count") == [f"1 of {len(names)}"]
     opened.keys(Keys.ESCAPE)
-    opened.wait(lambda: len(opened.all(ROWS)) == 2)
+    opened.wait(lambda: len(opened.all(ROWS)) == len(names))
+    opened.click(opened.one(f"#list [data-name='{OTHER}']"))
     active = opened.one("#list").get_attribute("aria-activedescendant")
-    assert opened.run("return document.getElementById(arguments[0]).dataset.name", active) == KEY
+    assert opened.run("return document.getElementById(arguments[0]).dataset.name", active) == OTHER
 
 
 def test_space_holds_what_is_shown_and_lets_it_go_on(opened: Browser, scene: Scene) -> None:
@@ -313,7 +330,7 @@ def test_a_server_that_goes_away_is_missed_and_found_again(window: Browser, tmp_
     (tmp_path / "audit.jsonl").rename(tmp_path / "audit.jsonl.1")
     write(tmp_path, Log(5, "agent:new:{:d}"), 60)
     with page_over(tmp_path, port):
-        window.wait(lambda: window.texts("#connection") == ["live"] and len(window.all(ROWS)) == 8)
+        window.wait(lambda: window.texts("#connection") == ["live"] and len(window.all(ROWS)) == 5)
         assert not any("connection" in text for text in window.texts("#banner p"))
     said = window.said()
     assert all("ERR_CONNECTION_REFUSED" in line or "ERR_INCOMPLETE" in line for line in said), said
