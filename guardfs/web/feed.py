@@ -103,6 +103,7 @@ class Feed:
         if trio.current_time() - self._asked > STATUS_EVERY:
             await self._ask()
             self._say()
+            self.live.correct(self._status, time.time_ns() // 1000)
             self.live.trim(time.time_ns() // 1000)
 
     async def _take(self) -> None:

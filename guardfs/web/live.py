@@ -15,7 +15,7 @@ from guardfs.audit.select import Filter
 from guardfs.report import draw
 from guardfs.report.model import newer
 from guardfs.report.pictures import Picture, Pictures
-from guardfs.report.values import items, micros, number, text
+from guardfs.report.values import items, mapping, micros, number, text
 from guardfs.web.sessions import Owner, Pending, Session
 from guardfs.web.tail import Tail
 
@@ -32,6 +32,9 @@ ALL_MARKS = 100_000
 
 ROWS = 300
 """Rows of the tail that are told at once."""
+
+LAG = 5_000_000
+"""us by which log and status may differ about what there is."""
 
 _GONE = 2_000
 
@@ -99,21 +102,39 @@ class Live:
 
     def adopt(self, status: Mapping[str, Any], now: int) -> None:
         """Takes from a guard's status the fences and branches that are older than what was read of its log."""
-        fences, branches = (status.get(key) for key in ("fences", "branches"))
-        for each in items(fences.get("list")) if isinstance(fences, dict) else []:
+        fences, branches = (mapping(status.get(key)) for key in ("fences", "branches"))
+        for each in items(fences.get("list")):
             since = now - number(each.get("age_ms")) * 1000
             session = self._of(each, since)
             if session is not None:
                 lane = text(each.get("owner")) or "?"
                 owner = Owner(lane, number(each.get("token")), since, number(each.get("tgid")))
                 session.owned(text(each.get("path")), owner)
-        for each in items(branches.get("list")) if isinstance(branches, dict) else []:
+        for each in items(branches.get("list")):
             since = number(each.get("opened_ns")) // 1000
             session = self._of(each, since) if "branch" in each else None
             if session is not None:
                 size, error = number(each.get("bytes")), text(each.get("error"))
-                pending = Pending(text(each.get("lane")) or "?", since, size, error)
+                lane = text(each.get("lane")) or "?"
+                pending = Pending(lane, text(each.get("path")), since, size, error)
                 session.waits(number(each.get("branch")), pending)
+
+    def correct(self, status: Mapping[str, Any], now: int) -> None:
+        """Forgets owners and branches that the guard knows nothing of: their end may be missing in the log. A status
+        that does not list all of them says nothing."""
+        fences, branches = (mapping(status.get(key)) for key in ("fences", "branches"))
+        listed, waiting = items(fences.get("list")), items(branches.get("list"))
+        known = {(text(each.get("path")), number(each.get("token"))) for each in listed}
+        numbers = {number(each.get("branch")) for each in waiting}
+        if number(fences.get("open"), -1) != len(listed):
+            known = set().union(*(each.owners for each in self.sessions.values()))
+        if number(branches.get("open"), -1) + number(branches.get("ghosts")) != len(waiting):
+            numbers = set().union(*(each.pending for each in self.sessions.values()))
+        for session in list(self.sessions.values()):
+            if session.correct(known, numbers, now - LAG):
+                self.stamp += 1
+                session.stamp = self.stamp
+                self.sessions[session.name] = self.sessions.pop(session.name)
 
     def since(self, cursor: Cursor, watched: str = "", wanted: Filter | None = None) -> dict[str, Any]:
         """What is new, JSON-able; empty if nothing is. watched: the session whose picture is wanted.

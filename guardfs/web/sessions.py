@@ -24,9 +24,11 @@ class Owner(msgspec.Struct):
 
 
 class Pending(msgspec.Struct):
-    """A branch that waits. since: us since the epoch; size: bytes; error: why its rebase failed."""
+    """A branch that waits. path: of its transcript; since: us since the epoch; size: bytes; error: why its rebase
+    failed."""
 
     lane: str
+    path: str
     since: int
     size: int = 0
     error: str = ""
@@ -48,16 +50,17 @@ class Session:
         if op == "fence":
             self._fence(event, picture.path, time)
         elif op == "branch" and change == "begun":
-            self.waits(number(event.get("branch")), Pending(text(event.get("lane")) or "?", time))
-        elif op == "branch" and change in ("rebased", "dropped"):
-            self.pending.pop(number(event.get("branch")), None)
+            pending = Pending(text(event.get("lane")) or "?", picture.path, time)
+            self.waits(number(event.get("branch")), pending)
         elif (op == "branch" and change == "failed") or (op == "recovered" and "error" in event):
-            found = self._branch(event, time)
+            found = self._branch(event, picture.path, time)
             found.error = text(event.get("error")) or "for an unknown reason"
-        elif op == "recovered":
+        elif op == "recovered" or (op == "branch" and change in ("rebased", "dropped")):
+            self._branch(event, picture.path, time)
             self.pending.pop(number(event.get("branch")), None)
-        elif event.get("verdict") in ("stage", "wait") and number(event.get("branch")) and op == "write":
-            self._branch(event, time).size += max(0, number(event.get("bytes")))
+        elif event.get("verdict") in ("stage", "wait") and number(event.get("branch")):
+            found = self._branch(event, picture.path, time)
+            found.size += max(0, number(event.get("bytes"))) if op == "write" else 0
 
     def owned(self, path: str, owner: Owner) -> None:
         """Notes an open fence."""
@@ -68,6 +71,16 @@ class Session:
         """Notes a branch."""
         if len(self.pending) < MAX_OPEN:
             self.pending.setdefault(branch, pending)
+
+    def correct(self, fences: set[tuple[str, int]], branches: set[int], before: int) -> bool:
+        """Forgets what is older than *before* and not among those that there are; whether anything was."""
+        owners = [key for key, each in self.owners.items() if key not in fences and each.since < before]
+        pending = [key for key, each in self.pending.items() if key not in branches and each.since < before]
+        for fence in owners:
+            del self.owners[fence]
+        for branch in pending:
+            del self.pending[branch]
+        return bool(owners or pending)
 
     def row(self) -> dict[str, Any]:
         """What the list shows of it, JSON-able. last, since: us since the epoch. owner, branch: the oldest; more: how
@@ -109,7 +122,10 @@ class Session:
         lane = text(event.get("owner")) or "?"
         self.owned(path, Owner(lane, token, time if opened is None else opened, tgid))
 
-    def _branch(self, event: Mapping[str, Any], time: int) -> Pending:
-        found = Pending(text(event.get("lane")) or "?", time)
-        self.waits(number(event.get("branch")), found)
-        return self.pending.get(number(event.get("branch")), found)
+    def _branch(self, event: Mapping[str, Any], path: str, time: int) -> Pending:
+        """The branch that an event names. One that becomes a replacement gets another number, and no notice of it."""
+        branch, lane = number(event.get("branch")), text(event.get("lane")) or "?"
+        if branch not in self.pending:
+            same = [key for key, each in self.pending.items() if (each.lane, each.path) == (lane, path)]
+            self.waits(branch, self.pending.pop(same[-1]) if same else Pending(lane, path, time))
+        return self.pending.get(branch) or Pending(lane, path, time)

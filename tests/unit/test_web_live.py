@@ -90,6 +90,32 @@ def test_a_branch_waits_with_its_bytes_until_it_is_rebased() -> None:
     assert live.totals()["waiting"] == 0
 
 
+def test_a_branch_that_becomes_a_replacement_has_another_number() -> None:
+    live = fed(branch("begun", 1, 2), operation("rename", 2, "cron", verdict="stage", branch=3))
+    assert everything(live)["sessions"][0]["branch"]["more"] == 0
+    live.feed(branch("rebased", 3, 3, result="replaced"))
+    assert "branch" not in everything(live)["sessions"][0]
+
+
+def test_what_the_guard_knows_nothing_of_is_forgotten() -> None:
+    live = fed(
+        fence("opened", 1, 1), fence("opened", 2, 2), branch("begun", 3, 4), branch("begun", 4, 5, lane="x")
+    )
+    now = live.newest + 6 * SECOND
+    many: dict[str, Any] = {"open": 200, "list": [{"path": TRANSCRIPT, "token": 2}]}
+    live.correct({"fences": many, "branches": {}}, now)
+    assert len(live.sessions[SESSION].owners) == 2, "not all of them are listed"
+    kept = {"path": TRANSCRIPT, "branch": 5}
+    status = {"fences": {**many, "open": 1}, "branches": {"open": 1, "ghosts": 0, "list": [kept]}}
+    live.correct(status, live.newest + SECOND)
+    assert len(live.sessions[SESSION].owners) == 2, "the log may be behind, or the status"
+    before = live.stamp
+    live.correct(status, now)
+    (row,) = live.since(Cursor(before, before, before))["sessions"]
+    assert (row["owner"]["token"], row["owner"]["more"]) == (2, 0)
+    assert (row["branch"]["lane"], row["branch"]["more"]) == ("x", 0)
+
+
 def test_a_session_takes_the_name_that_the_registry_gives_and_loses_the_one_it_had() -> None:
     name = TRANSCRIPT.removesuffix(".jsonl")
     live = fed(operation(session=name), fence("opened", 1, session=name), branch("begun", 2, session=name))
@@ -386,6 +412,7 @@ def test_whatever_stands_in_a_field_the_page_goes_on(strange: object) -> None:
     live.adopt(
         {"fences": strange, "branches": {"list": [strange, {"path": strange, "branch": strange}]}}, NOW
     )
+    live.correct({"fences": strange, "branches": {"open": strange, "list": [strange]}}, NOW * 2)
     live.trim(NOW)
     for name in live.sessions:
         msgspec.json.encode(live.since(Cursor(), name))
