@@ -49,21 +49,32 @@ def is_first() -> bool:
         return False
 
 
-def others(besides: Collection[int]) -> list[int]:
-    """The living processes of this pid namespace but *besides*. For PID 1 only (`is_first`)."""
-    found = []
+def others(kept: Collection[int]) -> list[int]:
+    """The living processes of this pid namespace but this one, and but *kept* with all that descend from them: a daemon
+    has helpers of its own. For PID 1 only (`is_first`).
+    """
+    parents = {}
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        if pid not in besides and _lives(pid):
-            found.append(pid)
-    return found
+        parent = _parent(pid)
+        if parent is not None and pid != os.getpid():
+            parents[pid] = parent
+
+    def is_kept(pid: int) -> bool:
+        while pid in parents and pid not in kept:
+            pid = parents[pid]
+        return pid in kept
+
+    return [pid for pid in parents if not is_kept(pid)]
 
 
-def _lives(pid: int) -> bool:
+def _parent(pid: int) -> int | None:
+    """The parent of a living process, 0 for one that has come in from outside; None for a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):
-        return False
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state in (b"Z", b"X") else int(parent)
 
 
 def signal_all(pids: Collection[int], number: int) -> None:

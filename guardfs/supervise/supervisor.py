@@ -6,7 +6,6 @@ The supervisor does little, so that it has little to die of. Nothing in it block
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import subprocess
@@ -214,11 +213,15 @@ class Supervisor:
         """As PID 1, after the command: what else is in the container lets go of the mounts, or is killed; the kernel
         would kill it anyway, and the daemons at the same moment. No turn can be in flight then.
         """
-        own = {os.getpid(), *(process.pid for process in self._own())}
+        self.finder = None
+
+        def others() -> list[int]:
+            return orphans.others({process.pid for process in self._own()})
+
         for number, seconds in _OTHERS_SECONDS:
-            orphans.signal_all(orphans.others(own), number)
+            orphans.signal_all(others(), number)
             deadline = time.monotonic() + seconds
-            while orphans.others(own) and time.monotonic() < deadline:
+            while others() and time.monotonic() < deadline:
                 self._turn(time.monotonic() + _OTHERS_LOOK)
                 if ENDING.intersection(self.signals.take()):
                     break
