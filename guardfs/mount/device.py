@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 
 import msgspec
 
@@ -172,11 +173,12 @@ def is_top(path: str, number: str) -> bool:
     return top is not None and top.device == number
 
 
-def place_of(number: str, path: str) -> str | None:
+def place_of(number: str, path: str, table: Sequence[Mount] | None = None) -> str | None:
     """Where the mount with that device number is: *path* if it is there, else where a rename of a directory above has
-    brought it; None if it is nowhere.
+    brought it; None if it is nowhere. table: what `mounts` said, for who asks about many.
     """
-    places = [entry.path for entry in mounts() if entry.device == number and entry.root == "/"]
+    entries = mounts() if table is None else table
+    places = [entry.path for entry in entries if entry.device == number and entry.root == "/"]
     if path in places:
         return path
     return places[0] if places else None

@@ -106,7 +106,7 @@ class Finder:
                 continue  # somebody else's
             try:
                 found.append(self._settings_of(path))
-            except GuardError as error:
+            except (GuardError, OSError) as error:
                 self.failed(path, error)
         return found
 
@@ -116,9 +116,10 @@ class Finder:
 
     def failed(self, path: str, error: Exception) -> None:
         """A guard could not be put there: said once, tried again later."""
-        if self._failed.get(path, (0.0, ""))[1] != str(error):
-            say(f"{error} (tried again every {_AGAIN_SECONDS:g} s)")
-        self._failed[path] = (time.monotonic() + _AGAIN_SECONDS, str(error))
+        text = str(error) if isinstance(error, GuardError) else f"{path}: cannot be guarded: {error}"
+        if self._failed.get(path, (0.0, ""))[1] != text:
+            say(f"{text} (tried again every {_AGAIN_SECONDS:g} s)")
+        self._failed[path] = (time.monotonic() + _AGAIN_SECONDS, text)
 
     def left(self, path: str) -> None:
         """A guard has ended there: that was somebody's will, and it is not put there again, until the directory is

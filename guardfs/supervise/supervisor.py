@@ -171,7 +171,7 @@ class Supervisor:
             return
         try:
             guard.step()
-        except GuardError as error:
+        except Exception as error:  # whatever it is, the others go on
             self._late.remove(guard)
             self.guards.remove(guard)
             self.finder.failed(guard.settings.sessions, error)
@@ -183,9 +183,13 @@ class Supervisor:
 
     def _find(self, finder: Finder) -> None:
         """Guard what has appeared, let go of what has got another name."""
+        table = device.mounts()
         for guard in list(self.guards):
             path = guard.settings.sessions
-            if guard.phase is Phase.SERVING and device.place_of(guard.device, path) not in (path, None):
+            if guard.phase is Phase.SERVING and device.place_of(guard.device, path, table) not in (
+                path,
+                None,
+            ):
                 say(f"{path} has been moved")
                 guard.leave()
             elif guard.phase is Phase.GONE and guard.status == 0 and finder.found(path):
