@@ -70,7 +70,7 @@ def attribute(path: str, tries: int = 5) -> bytes:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print JSON: a list, one object a guard, or a transcript's fences.",
+    help="Print JSON: a list, one object a guard, or a transcript's fences; with --check what is wrong.",
 )
 @click.option(
     "--check", is_flag=True, help="Print nothing unless something is wrong; exit 1 then (for health checks)."
@@ -97,7 +97,14 @@ def command(path: str | None, as_json: bool, check: bool) -> int:
     troubles += [trouble for facts in found for trouble in attention(facts)]
     if not found and not troubles:
         troubles = [f"{path}: not guarded" if path else "nothing is guarded"]
-    if check:
+    if check and as_json:
+        well = {
+            "healthy": not troubles,
+            "guards": [facts["mountpoint"] for facts in found],
+            "troubles": troubles,
+        }
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(well), indent=2).decode() + "\n")
+    elif check:
         if troubles:
             sys.stderr.write("".join(f"guardfs: {trouble}\n" for trouble in troubles))
     elif as_json:

@@ -149,9 +149,14 @@ def test_off_puts_everything_into_the_files_and_decides_nothing(guard: Guard) ->
     assert (event["rule"], event["verdict"]) == ("guardfs mode off", "allow") and "would" not in event
     checked = guardfs("status", "--check", guard.directory)
     assert checked.returncode == 1 and "switched off" in checked.stderr
+    told = guardfs("status", "--check", "--json", guard.directory)
+    assert (told.returncode, told.stderr) == (1, "")
+    assert json.loads(told.stdout)["troubles"] == [checked.stderr.strip().removeprefix("guardfs: ")]
     assert "branches" in guardfs("status", guard.directory).stdout
     mode(guard, "enforce")
     assert guardfs("status", "--check", guard.directory).returncode == 0
+    told = guardfs("status", "--check", "--json", guard.directory)
+    assert json.loads(told.stdout) == {"healthy": True, "guards": [str(guard.directory)], "troubles": []}
     agent.end()
 
 

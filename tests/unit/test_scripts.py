@@ -126,6 +126,7 @@ def test_the_locks_fit_the_project(copy: Path) -> None:
             "hatchling==9.",
             "requirements/build.txt does not fit uv.lock",
         ),
+        ("requirements/runtime.txt", "trio==", "trio==9.", "requirements/runtime.txt does not fit uv.lock"),
     ],
 )
 def test_a_lock_that_does_not_fit_is_found(copy: Path, file: str, old: str, new: str, said: str) -> None:
@@ -144,6 +145,16 @@ def test_the_locks_name_no_registry_but_the_public_one() -> None:
     assert hosts == {"pypi.org", "files.pythonhosted.org"}
     for path in (PROJECT / "requirements").iterdir():
         assert "://" not in path.read_text()
+
+
+def test_the_image_gets_what_guardfs_imports_and_nothing_of_the_tests() -> None:
+    def names(file: str) -> set[str]:
+        text = (PROJECT / "requirements" / file).read_text()
+        return set(re.findall(r"^([a-z0-9-]+)==", text, re.M))
+
+    runtime = names("runtime.txt")
+    assert {"pyfuse3", "trio", "click", "hypercorn"} <= runtime < names("all.txt")
+    assert not runtime & {"pytest", "mypy", "ruff", "uv", "selenium", "hatchling"}
 
 
 def test_the_test_script_explains_itself_without_set_up(copy: Path) -> None:
