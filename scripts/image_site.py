@@ -3,7 +3,7 @@
     python scripts/image_site.py DIR      writes DIR/pip.conf, DIR/ca.crt; prints one option a line
 
 A build sees neither the machine's files nor its environment. What pip is told here about its index (pip.conf, PIP_...)
-goes in as a secret, the certificates and the directories of packages that it names as volumes; no layer keeps any of it.
+goes in as a secret, the certificates and the directories of packages that it names as volumes; no layer keeps them.
 """
 
 from __future__ import annotations

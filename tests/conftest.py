@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.gateway.figures import FIGURES
 from tests.support.guard import Guard
 from tests.support.machine import FULL, cannot_browse, cannot_mount
 from tests.support.mounts import clear_mounts
@@ -46,10 +47,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if blind and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason=blind))
-        if reason and any(item.get_closest_marker(name) for name in ("mount", "crash", "gateway")):
+        if reason and any(item.get_closest_marker(name) for name in ("mount", "crash", "gateway", "image")):
             item.add_marker(pytest.mark.skip(reason=reason))
         if not FULL and item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.skip(reason="long: only with GUARDFS_FULL=1"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests measured and counted."""
+    if FIGURES:
+        terminalreporter.section("figures")
+        for line in FIGURES:
+            terminalreporter.write_line(line)
 
 
 def _fresh_place() -> Path:

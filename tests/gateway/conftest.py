@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import watched
-from tests.gateway.figures import FIGURES
 from tests.gateway.gateway import Gateway
 from tests.gateway.install import Install, install
 from tests.gateway.model import ModelServer
@@ -125,11 +124,3 @@ def site(openclaw: Install, module_place: Path) -> Iterator[Site]:
     """One gateway under ``--policy openclaw``."""
     with running(openclaw, module_place, "--policy", "openclaw") as (gateway, guard, model):
         yield Site(gateway, guard, model)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What the tests measured and counted."""
-    if FIGURES:
-        terminalreporter.section("gateway: figures")
-        for line in FIGURES:
-            terminalreporter.write_line(line)

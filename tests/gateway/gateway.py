@@ -39,7 +39,7 @@ BROKEN = re.compile(
 )
 """What the gateway logs when a turn dies of its transcript or of its lock file."""
 
-_QUIET = {
+QUIET = {
     "OPENCLAW_SKIP_CHANNELS": "1",
     "OPENCLAW_NO_RESPAWN": "1",  # one process, whose id is the one that was started
     "OPENCLAW_DISABLE_BONJOUR": "1",
@@ -48,6 +48,8 @@ _QUIET = {
     "NO_COLOR": "1",
     "CI": "1",
 }
+"""Variables for a gateway that has no channels and looks for nothing outside."""
+
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 
 
@@ -107,7 +109,7 @@ class Gateway:
             "OPENCLAW_CONFIG_PATH": str(self.state / "openclaw.json"),
             "OPENCLAW_GATEWAY_TOKEN": TOKEN,
         }
-        return kept | _QUIET | own
+        return kept | QUIET | own
 
     def start(self) -> None:
         """Start and return when it is ready. Raises `GatewayError` if it ends, or is not ready in
