@@ -7,7 +7,6 @@ that starts a service has started all of what the file says.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,14 +29,22 @@ NOT_FOR_RUN = {
 """Said elsewhere, or without meaning for one container in a network of its own."""
 
 
-def load(path: Path = FILE, **variables: str) -> dict[str, Any]:
+def load(**variables: str) -> dict[str, Any]:
     """The file with ``${NAME:-DEFAULT}`` replaced, as Compose does."""
 
     def value(match: re.Match[str]) -> str:
-        return variables.get(match["name"], match["default"] or "")
+        return variables.get(match["name"]) or match["default"] or ""
 
-    text = re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", value, path.read_text())
-    found: dict[str, Any] = yaml.safe_load(text)
+    def replaced(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: replaced(each) for key, each in node.items()}
+        if isinstance(node, list):
+            return [replaced(each) for each in node]
+        if isinstance(node, str):
+            return re.sub(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}", value, node)
+        return node
+
+    found: dict[str, Any] = replaced(yaml.safe_load(FILE.read_text()))
     return found
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 
 import pytest
+import yaml
 
 from guardfs import __version__
 from tests.gateway.figures import figure
@@ -54,6 +57,27 @@ def test_no_layer_tells_where_the_packages_came_from(engine: Engine) -> None:
     history = json.dumps(engine.inspect("guardfs")["History"])
     assert "apt-get" in history
     assert "pip" not in history and "/run/site" not in history
+
+
+def test_compose_reads_the_example_as_the_tests_do() -> None:
+    """Without an engine it can do no more than read."""
+    variables = {"OPENCLAW_CONFIG_DIR": "/srv/openclaw", "GUARDFS_MODE": "enforce"}
+    done = subprocess.run(
+        ["docker-compose", "--file", str(compose.FILE), "--profile", "cli", "config"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    theirs, ours = yaml.safe_load(done.stdout)["services"], compose.load(**variables)["services"]
+    assert theirs.keys() == ours.keys()
+    same = "image entrypoint command devices cap_add security_opt pid network_mode user environment stop_grace_period"
+    for name, service in ours.items():
+        for key in same.split():
+            assert theirs[name].get(key) == service.get(key), (name, key)
+        assert [each for each in theirs[name]["volumes"] if isinstance(each, dict)] == [
+            each for each in service["volumes"] if isinstance(each, dict)
+        ]
 
 
 def test_it_is_small(engine: Engine) -> None:
