@@ -93,6 +93,18 @@ def test_it_is_healthy(site: Site) -> None:
     assert site.engine.run("healthcheck", "run", site.container.name).returncode == 0
 
 
+def test_its_metrics_answer(site: Site) -> None:
+    """From a process of its own, without rights; it begins once the directory is guarded."""
+    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/{}').read().decode())"
+
+    def answer(path: str) -> str:
+        return site.container.exec("python3", "-c", ask.format(path), check=False).stdout
+
+    ready = json.loads(wait_for(lambda: answer("readyz"), "the metrics to answer"))
+    assert ready["ready"], ready
+    assert f'{{sessions="{inside(site, site.sessions)}"' in answer("metrics")
+
+
 def test_a_turn_survives_another_process_of_the_container(site: Site) -> None:
     path = broken_into(site, "agent:main:beside", "TAG-BESIDE")
     wait_for(

@@ -65,8 +65,8 @@ def test_the_gateways_command_line_is_one_of_guardfs(mode: str) -> None:
 
 
 def test_compose_starts_what_the_image_starts() -> None:
-    """Like the image by itself, but for the mode; and the gateway's command is OpenClaw's own."""
-    mine = [word for word in GATEWAY["entrypoint"] if not word.startswith("--mode")]
+    """Like the image by itself, but for mode and metrics; and the gateway's command is OpenClaw's own."""
+    mine = [word for word in GATEWAY["entrypoint"] if not word.startswith(("--mode", "--metrics"))]
     assert mine == last(DOCKERFILES[1], "ENTRYPOINT")
     assert GATEWAY["command"][:3] == last(DOCKERFILES[1], "CMD")[:3]
 
