@@ -31,6 +31,7 @@ def command(
 
     from guardfs.serve.guards import Guards, guarded_path, mounted
     from guardfs.serve.plan import Known, others_read, plan_of
+    from guardfs.serve.rights import lessen, stand_back
     from guardfs.serve.server import open_all, pages, serve, until_told
     from guardfs.supervise.say import say
 
@@ -47,5 +48,7 @@ def command(
         say(f"{token_file}: every user may read the token; chmod go-rwx {token_file}")
     for listener, what in opened:
         say(f"serving {pages(what, listener)}")
+    stand_back()
+    lessen()
     trio.run(until_told, guards, lambda stop: serve(guards, opened, plan.token, stop))
     return 0

@@ -1,4 +1,4 @@
-"""What the server child may do: read, as nobody.
+"""What the server may do: read, as nobody.
 
 It talks to strangers, so it is to have as little as it can work with. A log has mode 0600, is rotated, and a sessions
 directory is often its agent's alone; so what is opened once does not do, and of all of root's rights one is left:
@@ -17,6 +17,20 @@ NOBODY = 65534
 _READ = capabilities.DAEMON["CAP_DAC_READ_SEARCH"]
 _NEEDED = capabilities.mask([_READ, capabilities.DAEMON["CAP_SETUID"], capabilities.DAEMON["CAP_SETGID"]])
 _PR_SET_KEEPCAPS = 8  # <linux/prctl.h>
+
+_NICE = 10
+_OOM_SCORE = 500
+"""Half of the scale on which the kernel looks for what it kills first: this process can be begun again."""
+
+
+def stand_back() -> None:
+    """Whatever else runs here comes first: for the processor, and where memory is short. Never fails."""
+    try:
+        os.nice(_NICE)
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(_OOM_SCORE))
+    except OSError:
+        pass
 
 
 def lessen() -> None:

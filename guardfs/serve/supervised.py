@@ -18,16 +18,12 @@ from guardfs.mount import libc
 from guardfs.serve.addresses import Address, listen
 from guardfs.serve.guards import Guards
 from guardfs.serve.plan import Known, decode_guards, decode_plan
-from guardfs.serve.rights import lessen
+from guardfs.serve.rights import lessen, stand_back
 from guardfs.serve.server import cannot_listen, pages, serve_one, until_told
 from guardfs.supervise.say import say
 
 AGAIN_SECONDS = 2.0
 """Between two tries to have an address."""
-
-_NICE = 10
-_OOM_SCORE = 500
-"""Half of the scale on which the kernel looks for what it kills first: this process can be begun again."""
 
 
 def _try(address: Address) -> socket.socket | OSError:
@@ -70,16 +66,6 @@ async def told(descriptor: int, guards: Guards, known: list[Known]) -> None:
                 guards.look()
 
 
-def _stand_back() -> None:
-    """Whatever else runs here comes first: for the processor, and where memory is short. Never fails."""
-    try:
-        os.nice(_NICE)
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(_OOM_SCORE))
-    except OSError:
-        pass
-
-
 def main() -> int:
     """Entry point."""
     logging.basicConfig(level=logging.WARNING, format="guardfs[%(process)d] %(levelname)s: %(message)s")
@@ -91,7 +77,7 @@ def main() -> int:
         plan = decode_plan(channel.readline())
         known = decode_guards(channel.readline())
     opened = {address: _try(address) for address in plan.addresses()}  # a port below 1024 may need root
-    _stand_back()
+    stand_back()
     lessen()
     guards = Guards(lambda: known)
 
