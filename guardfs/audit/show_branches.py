@@ -30,6 +30,8 @@ def of_branches(op: str, event: Mapping[str, Any]) -> str:
         what, why = event.get("operation"), event.get("error")
         return f"{where}: the {what} was not staged and went through: {why}"
     if op == "ghost":
+        if event.get("change") == "failed":
+            return f"{where}: what its owner wrote to {short(str(event.get('file')))} waits still: {event.get('error')}"
         carried = event.get("carried")
         more = f"; {carried} B of its owner's go into the new file" if carried else ""
         return f"{where}: its owner lets go of {short(str(event.get('file')))}{more}"

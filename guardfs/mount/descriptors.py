@@ -11,6 +11,7 @@ import errno
 import os
 from collections import OrderedDict
 
+from guardfs.closing import let_go
 from guardfs.mount.nodes import Node
 
 _FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,7 +44,7 @@ class Descriptors:
         self._lru[node.id] = node
         if len(self._lru) > self._limit:
             _, oldest = self._lru.popitem(last=False)
-            os.close(oldest.fd)
+            let_go(oldest.fd)
             oldest.fd = -1
         return fd
 
@@ -65,10 +66,14 @@ class Descriptors:
                     fd = os.open(name, _FLAGS, dir_fd=directory)
             except FileNotFoundError:
                 continue
-            st = os.fstat(fd)
+            try:
+                st = os.fstat(fd)
+            except BaseException:
+                let_go(fd)
+                raise
             if (st.st_dev, st.st_ino) == (node.dev, node.ino):
                 return fd
-            os.close(fd)
+            let_go(fd)
         for open_fd in node.opened:
             return os.open(b"/proc/self/fd/%d" % open_fd, os.O_PATH | os.O_CLOEXEC)
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
@@ -108,7 +113,7 @@ class Descriptors:
             node.pinned = False
         else:
             del self._lru[node.id]
-        os.close(node.fd)
+        let_go(node.fd)
         node.fd = -1
 
     def close(self) -> None:
@@ -116,5 +121,5 @@ class Descriptors:
         for node in list(self._lru.values()):
             self.drop(node)
         if self._root.fd >= 0:
-            os.close(self._root.fd)
+            let_go(self._root.fd)
             self._root.fd = -1

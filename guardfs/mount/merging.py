@@ -19,9 +19,10 @@ import stat
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from guardfs.closing import let_go
 from guardfs.mount import libc
 from guardfs.mount.backing import Backing
-from guardfs.state.branches import BranchFile, BranchStore, Intent
+from guardfs.state.branches import BranchFile, BranchStore, Intent, read_all
 from guardfs.transcript.chain import History
 from guardfs.transcript.formats import Format, Place
 from guardfs.transcript.positions import positions
@@ -94,7 +95,7 @@ class Merger:
             return self._append(file, name, target)
         finally:
             if target is not None:
-                self._below.close(target)
+                let_go(target)
 
     def _open(self, dir_fd: int, name: bytes) -> int | None:
         """The transcript, to read and write; None if there is none."""
@@ -110,10 +111,10 @@ class Merger:
         try:
             regular = stat.S_ISREG(self._below.fstat(fd).st_mode)
         except OSError:
-            self._below.close(fd)
+            let_go(fd)
             raise
         if not regular:
-            self._below.close(fd)
+            let_go(fd)
             return None
         return fd
 
@@ -165,7 +166,7 @@ class Merger:
         """A part of *data* at most was appended: take it back, unless somebody has gone on behind it."""
         try:
             size = self._below.fstat(target).st_size
-            there = self._below.pread(target, len(data), before.st_size)
+            there = self._read(target, len(data), before.st_size)
             if size == before.st_size + len(there) and data.startswith(there):
                 self._below.ftruncate(target, before.st_size)
                 self._set_time(target, before.st_mtime_ns)
@@ -188,9 +189,9 @@ class Merger:
 
     def end_of(self, fd: int, size: int) -> tuple[str | None, bool, bool]:
         """Of an open transcript: its leaf, whether it has a header, whether it ends in a newline."""
-        found = tail(lambda offset, length: self._below.pread(fd, length, offset), size, self.format)
+        found = tail(lambda offset, length: self._read(fd, length, offset), size, self.format)
         leaf = found.leaf if found.known else self._leaf_of_all(fd)
-        head = self._below.pread(fd, _FIRST, 0)
+        head = self._read(fd, _FIRST, 0)
         first = next(iter(positions([head], self.format)), None)
         header = first is not None and self.format.place(first.record) is Place.HEADER
         return leaf, header, found.newline
@@ -200,6 +201,9 @@ class Merger:
         for position in positions(self._chunks(fd), self.format):
             history.add(position.record)
         return history.leaf
+
+    def _read(self, fd: int, size: int, offset: int) -> bytes:
+        return read_all(self._below.pread, fd, size, offset)
 
     def _chunks(self, fd: int) -> Iterator[bytes]:
         at = 0
@@ -222,7 +226,7 @@ class Merger:
         if st.st_size - facts.base > MAX_WHOLE or file.size > MAX_WHOLE:
             return self._conflict(file, dir_fd, name, stamp)
         data = file.read(file.size, 0)
-        since = self._below.pread(target, st.st_size - facts.base, facts.base)
+        since = self._read(target, st.st_size - facts.base, facts.base)
         found = merge(data, since, self.format)
         return self._take(file, dir_fd, name, st, data, found.data, "replaced", found)
 
@@ -263,13 +267,15 @@ class Merger:
             below.fchmod(fd, mode)
             self.append(fd, data + added, 0, mtime)
             self._keep(file, fd)
+            fd, closing = -1, fd
+            below.close(closing)  # some file systems tell here that they have no room
             self._store.step("merge.replacing")
             below.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         except BaseException:
-            self._discard(dir_fd, temporary)
+            if fd >= 0:
+                let_go(fd)
+            self._put_away(dir_fd, temporary)
             raise
-        finally:
-            below.close(fd)
         self._store.step("merge.replaced")
         if file.synced:
             self._sync_directory(dir_fd)
@@ -288,7 +294,14 @@ class Merger:
         try:
             self._below.fsync(fd)
         finally:
-            self._below.close(fd)
+            let_go(fd)
+
+    def _put_away(self, dir_fd: int, name: bytes) -> None:
+        """`_discard`, where something has failed already; the next attempt does it again."""
+        try:
+            self._discard(dir_fd, name)
+        except OSError as error:
+            log.warning("%s: cannot be removed: %s", os.fsdecode(name), error.strerror)
 
     def _discard(self, dir_fd: int, name: bytes) -> None:
         try:
@@ -312,7 +325,7 @@ class Merger:
             st = self._below.fstat(target)
             if (st.st_ino, st.st_dev) != (intent.inode, intent.device) or st.st_size < intent.size:
                 return None
-            there = self._below.pread(target, len(added), intent.size)
+            there = self._read(target, len(added), intent.size)
             if not there and added:
                 return None  # not begun: what is the leaf may be another one by now
             if not added.startswith(there):
@@ -328,7 +341,7 @@ class Merger:
             self._store.drop(file)
             return Merged("done", name, size=end)
         finally:
-            self._below.close(target)
+            let_go(target)
 
     def _finish_replacing(
         self, file: BranchFile, dir_fd: int, name: bytes, intent: Intent, added: bytes
@@ -345,7 +358,7 @@ class Merger:
             wanted = file.read(file.size, 0) + added
             if made == name and not intent.inode:  # made from nothing: headers may have been dropped
                 wanted = rebase(wanted, self.format, leaf=None, header=False, newline=True).data
-            if self._below.pread(target, intent.size, 0) != wanted:
+            if self._read(target, intent.size, 0) != wanted:
                 return None
             if file.synced:
                 self._keep(file, target)
@@ -353,7 +366,7 @@ class Merger:
             self._store.drop(file)
             return Merged("done", made, size=st.st_size)
         finally:
-            self._below.close(target)
+            let_go(target)
 
 
 def _common(one: bytes, other: bytes) -> int:

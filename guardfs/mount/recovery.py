@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from guardfs.audit.event import Notice
+from guardfs.closing import let_go
 from guardfs.mount.backing import Backing
 from guardfs.mount.merging import Merged, Merger
-from guardfs.state.branches import BranchFacts, BranchFile, BranchStore, GhostFacts
+from guardfs.state.branches import BranchFacts, BranchFile, BranchStore, GhostFacts, read_all
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -52,12 +53,15 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
     that had lost its name; then the others as they began. Behind one that cannot be done, the others wait.
     """
     found: list[Recovered] = []
+    stuck: set[bytes] = set()
     for number, ghost in sorted(store.load().items()):
         try:
             _lay(store, number, ghost, root_fd, below)
-        except OSError as error:
+        except (
+            OSError
+        ) as error:  # what it wrote may be on a branch already, and would be carried there once more
+            stuck.add(ghost.transcript)
             found.append(Recovered(ghost.transcript, ghost.lane, None, error.strerror or str(error)))
-    stuck: set[bytes] = set()
     for file in sorted(store.files.values(), key=lambda file: _order(store, file)):
         facts = file.facts
         if facts.transcript in stuck:
@@ -72,7 +76,7 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
             try:
                 merged = merger.merge(file, dir_fd, name, stamp(time.time_ns()))
             finally:
-                os.close(dir_fd)
+                let_go(dir_fd)
         except OSError as error:
             failure = error.strerror or str(error)
             stuck.add(facts.transcript)
@@ -82,7 +86,11 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
 
 
 def _order(store: BranchStore, file: BranchFile) -> tuple[object, ...]:
-    return (store.begun(file) is None, file.facts.key != "ghost", file.facts.opened, file.number)
+    try:
+        begun = store.begun(file) is not None
+    except OSError:  # it will be said when it is to be rebased
+        begun = True
+    return (not begun, file.facts.key != "ghost", file.facts.opened, file.number)
 
 
 def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below: Backing) -> None:
@@ -97,9 +105,9 @@ def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below
         if (st.st_ino, st.st_dev) != (ghost.inode, ghost.device):
             store.rest(number)
             return
-        tail = below.pread(fd, max(0, st.st_size - ghost.size), ghost.size)
+        tail = read_all(below.pread, fd, max(0, st.st_size - ghost.size), ghost.size)
     finally:
-        below.close(fd)
+        let_go(fd)
     carried = number in store.carried
     named = carried or (ghost.anew and _exists(ghost.transcript, root_fd, below))
     if tail and named and not carried:
@@ -116,6 +124,7 @@ def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below
             [tail],
             follows=number,
             written=st.st_mtime_ns,
+            synced=ghost.removed,  # its owner may have called fsync, and the file that has it is about to go
         )
     if ghost.removed and (named or not tail):
         below.unlink(ghost.name, dir_fd=root_fd)

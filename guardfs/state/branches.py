@@ -13,14 +13,19 @@ What was written survives a killed daemon; what was synced, a power cut.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import msgspec
 
+from guardfs.closing import let_go
 from guardfs.errors import GuardError
+
+log = logging.getLogger("guardfs.state")
 
 FORMAT = 1
 """Of these files. A newer one is refused."""
@@ -95,16 +100,18 @@ class GhostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BranchFile:
-    """One branch on the disk. fd: its data, open to read and write. size: of that. synced: some of it was brought to
-    the disk, or may have been, and must not leave it before it is there in another file."""
+    """One branch on the disk. fd: its data, open to read and write. size, inode: of that. synced: some of it was
+    brought to the disk, or may have been, and must not leave it before it is there in another file."""
 
-    __slots__ = ("_store", "facts", "fd", "size", "synced")
+    __slots__ = ("_store", "_written", "facts", "fd", "inode", "size", "synced")
 
-    def __init__(self, store: BranchStore, facts: BranchFacts, fd: int, size: int) -> None:
+    def __init__(self, store: BranchStore, facts: BranchFacts, fd: int, size: int, inode: int) -> None:
         self._store = store
+        self._written = time.time_ns()
         self.facts = facts
         self.fd = fd
         self.size = size
+        self.inode = inode
         self.synced = False
 
     @property
@@ -112,7 +119,8 @@ class BranchFile:
         return self.facts.number
 
     def write(self, data: bytes, offset: int) -> int:
-        """pwrite(2) of all of *data*; OSError(ENOSPC) also where the journal's bound would be passed."""
+        """pwrite(2); OSError(ENOSPC) also where the journal's bound would be passed. All of *data* or nothing, but
+        where other bytes are overwritten: then as many are written as could be, and their number says so."""
         store = self._store
         grown = max(0, offset + len(data) - self.size)
         self._bound(grown)
@@ -122,13 +130,14 @@ class BranchFile:
             while done < len(data):
                 done += store.pwrite(self.fd, data[done:] if done else data, offset + done)
         except OSError:
-            if grown:
-                self._cut(self.size)  # nothing of it, or all
-            raise
+            if not done or offset >= self.size:
+                self._cut(self.size)
+                raise
+            grown = max(0, offset + done - self.size)
         store.step("branch.written")
         self.size += grown
         store.total += grown
-        return len(data)
+        return done
 
     def _bound(self, grown: int) -> None:
         store = self._store
@@ -139,7 +148,7 @@ class BranchFile:
         try:
             os.ftruncate(self.fd, size)
         except OSError:
-            pass
+            pass  # what is behind *size* is never read: the next write goes over it, and a truncate cuts it
 
     def truncate(self, size: int) -> None:
         """ftruncate(2); bounded like `write`."""
@@ -150,19 +159,36 @@ class BranchFile:
         self.size = size
 
     def read(self, size: int, offset: int) -> bytes:
-        """pread(2) of the branch's own bytes."""
-        return os.pread(self.fd, size, offset)
+        """The branch's own bytes: all that are asked for, as far as there are so many."""
+        return read_all(os.pread, self.fd, max(0, min(size, self.size - offset)), offset)
+
+    def syncing(self) -> Callable[[], None]:
+        """fsync(2), to be done by any thread. From now on what it holds must not leave the disk; it may be rebased
+        before that thread has come to it."""
+        self.synced = True
+        fd, number = os.dup(self.fd), self.number
+
+        def sync() -> None:
+            try:
+                os.fsync(fd)
+            finally:
+                let_go(fd)
+            self._store.sync(number)
+
+        return sync
 
     def sync(self) -> None:
-        """fsync(2); may be called by any thread."""
-        self.synced = True
-        os.fsync(self.fd)
-        self._store.sync(self.number)
+        """fsync(2), at once."""
+        self.syncing()()
 
     @property
     def written(self) -> int:
-        """When something was written last, ns since the epoch."""
-        return os.fstat(self.fd).st_mtime_ns
+        """When something was written last, ns since the epoch. Never an error: it is asked when the deed is done."""
+        try:
+            self._written = os.fstat(self.fd).st_mtime_ns
+        except OSError as error:
+            log.warning("branch %d: when it was written last is not known: %s", self.number, error.strerror)
+        return self._written
 
 
 class BranchStore:
@@ -191,38 +217,54 @@ class BranchStore:
         content: Iterable[bytes] = (),
         follows: int = 0,
         written: int = 0,
+        *,
+        synced: bool = False,
+        keep: bool = False,
     ) -> BranchFile:
         """A new branch that holds *content*; *make* is given its number. Whole, or not at all.
 
         It takes the place of the branch *follows*; of a ghost it takes what was written there, which `rest` must be
-        called for. written: when *content* was, ns since the epoch, if not now.
+        called for. written: when *content* was, ns since the epoch, if not now. synced: *content* was brought to the
+        disk where it was before. keep: *follows* is not dropped yet, so that the caller can go back to it.
         """
         self._directory()
-        number = self._next
+        number, self._next = self._next, self._next + 1  # one that failed may have left something
         facts = make(number)
         if follows:
             facts = msgspec.structs.replace(facts, follows=follows)
         fd = os.open(self._file(number, "data"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        file = BranchFile(self, facts, fd, 0)
+        file = BranchFile(self, facts, fd, 0, 0)
         try:
+            file.inode = os.fstat(fd).st_ino
             self.step("branch.data-made")
             for chunk in content:
                 file.write(chunk, file.size)
             if written:
                 os.utime(fd, ns=(written, written))
             self._put(number, "json", msgspec.json.encode(facts))
+            if synced or (follows in self.files and self.files[follows].synced):
+                file.sync()
         except BaseException:
-            os.close(fd)
+            let_go(fd)
             self.total -= file.size
-            self._remove(number, "data")
+            for kind in ("json", "data"):
+                self._clear(number, kind)
             raise
-        self._next = number + 1
         self.files[number] = file
         self.step("branch.made")
-        if follows in self.files:
-            file.synced = self.files[follows].synced
-            self.drop(self.files[follows])
+        if follows in self.files and not keep:
+            self.replaced(file)
         return file
+
+    def replaced(self, file: BranchFile) -> None:
+        """The branch that *file* follows is not needed any more. If it cannot be dropped now, it goes with *file*."""
+        old = self.files.get(file.facts.follows)
+        if old is None:
+            return
+        try:
+            self.drop(old)
+        except OSError as error:
+            log.warning("branch %d, which was replaced, cannot be removed: %s", old.number, error.strerror)
 
     def describe(self, file: BranchFile, facts: BranchFacts) -> None:
         """*facts* hold of *file* from now on."""
@@ -230,15 +272,19 @@ class BranchStore:
         file.facts = facts
 
     def drop(self, file: BranchFile) -> None:
-        """The branch is no more: rebased, or given up. The first step of it decides."""
+        """The branch is no more: rebased, or given up. The first step of it decides; an error of another one does not
+        matter, since the next guard removes what is left."""
         number = file.number
+        older = self.files.get(file.facts.follows)
+        if older is not None:
+            self.drop(older)  # else the next guard would find it, and nobody who took its place
         self._remove(number, "json")
         self.step("branch.dropped")
         for kind in ("merge", "out", "data"):
-            self._remove(number, kind)
+            self._clear(number, kind)
         if self.files.pop(number, None) is not None:
             self.total -= file.size
-            os.close(file.fd)
+            let_go(file.fd)
             file.fd = -1
 
     # ---- rebasing
@@ -288,7 +334,18 @@ class BranchStore:
 
     def load(self) -> dict[int, GhostFacts]:
         """Read what a guard that ended has left: fills `files` and `carried`, answers the ghosts. Raises GuardError for
-        files of a newer guardfs; what was never finished is removed."""
+        files of a newer guardfs, and where not all can be read: one may have taken another's place. What was never
+        finished is removed."""
+        try:
+            return self._load_all()
+        except OSError as error:
+            self.close()
+            raise GuardError(
+                f"{self.path}: cannot be read: {error.strerror}",
+                "mend the disk and try again; what is staged there is kept",
+            ) from None
+
+    def _load_all(self) -> dict[int, GhostFacts]:
         found: dict[int, set[str]] = {}
         try:
             names = os.listdir(self.path)
@@ -299,7 +356,7 @@ class BranchStore:
             if match is None:
                 continue
             if match[3]:
-                os.unlink(os.path.join(self.path, name))
+                self._clear(int(match[1]), f"{match[2]}.tmp")
                 continue
             found.setdefault(int(match[1]), set()).add(match[2])
         try:
@@ -317,8 +374,9 @@ class BranchStore:
             if "ghost" in kinds:
                 ghosts[number] = _decode(self._read(number, "ghost"), GhostFacts, self._file(number, "ghost"))
             elif "json" not in kinds or number in followed:
-                for kind in ("json", "merge", "out", "data"):
-                    self._remove(number, kind)
+                self._remove(number, "json")  # it must not come back when the one that took its place is gone
+                for kind in ("merge", "out", "data"):
+                    self._clear(number, kind)
             else:
                 followed.add(self._load_one(number).facts.follows)
         self.files = dict(sorted(self.files.items()))
@@ -328,16 +386,20 @@ class BranchStore:
     def _load_one(self, number: int) -> BranchFile:
         facts = _decode(self._read(number, "json"), BranchFacts, self._file(number, "json"))
         fd = os.open(self._file(number, "data"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        size = os.fstat(fd).st_size
-        file = self.files[number] = BranchFile(self, facts, fd, size)
+        try:
+            st = os.fstat(fd)
+        except BaseException:
+            let_go(fd)
+            raise
+        file = self.files[number] = BranchFile(self, facts, fd, st.st_size, st.st_ino)
         file.synced = True  # for all that is known
-        self.total += size
+        self.total += file.size
         return file
 
     def close(self) -> None:
         """Close what is open; the files stay."""
         for file in self.files.values():
-            os.close(file.fd)
+            let_go(file.fd)
         self.files.clear()
 
     def sync(self, number: int) -> None:
@@ -350,7 +412,7 @@ class BranchStore:
             try:
                 os.fsync(fd)
             finally:
-                os.close(fd)
+                let_go(fd)
 
     def _directory(self) -> None:
         os.makedirs(self.path, mode=0o700, exist_ok=True)
@@ -370,7 +432,7 @@ class BranchStore:
                 os.close(fd)
             os.rename(f"{path}.tmp", path)
         except OSError:
-            os.unlink(f"{path}.tmp")
+            self._clear(number, f"{kind}.tmp")
             raise
 
     def _read(self, number: int, kind: str) -> bytes:
@@ -382,6 +444,25 @@ class BranchStore:
             os.unlink(self._file(number, kind))
         except FileNotFoundError:
             pass
+
+    def _clear(self, number: int, kind: str) -> None:
+        """The same of what means nothing any more: if it stays, the next guard removes it."""
+        try:
+            self._remove(number, kind)
+        except OSError as error:
+            log.warning("%s: cannot be removed: %s", self._file(number, kind), error.strerror)
+
+
+def read_all(pread: Callable[[int, int, int], bytes], fd: int, size: int, offset: int) -> bytes:
+    """pread(2) as often as it takes: *size* bytes, or fewer where the file ends."""
+    data = pread(fd, size, offset)
+    if len(data) == size:
+        return data
+    parts = [data]
+    while data and size > (done := sum(map(len, parts))):
+        data = pread(fd, size - done, offset + done)
+        parts.append(data)
+    return b"".join(parts)
 
 
 _Facts = TypeVar("_Facts", BranchFacts, Intent, GhostFacts)

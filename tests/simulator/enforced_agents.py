@@ -345,6 +345,11 @@ def script(world: World, process: Process, what: str) -> Steps:
         "unlink": _unlink,
         "chmod": lambda *_: world.change(process, who, mode=0o640),
         "utimes": lambda *_: world.change(process, who, atime_ns=10**18, mtime_ns=10**18),
+        "chown": lambda *_: world.change(process, who, uid=1, gid=1),
+        "xattr": _xattr,
+        "synced": _synced,
+        "rewrite slowly": _rewrite_slowly,
+        "held open, not to append": _held_open_at_its_offset,
         "link": lambda *_: world.link(process, who, b"link.%d" % process.tgid),
     }[what]
     yield
@@ -369,6 +374,27 @@ def _append(world: World, process: Process, who: Caller) -> Steps:
         has_all(world, process, data, made, destroyed)
         if destroyed == world.destroyed and (shown is None or shown[1] > len(data)):
             raise BrokenError(f"{process.name} sees {shown} and reads {len(data)} bytes")
+
+
+def _xattr(world: World, process: Process, who: Caller) -> Steps:
+    yield from world.mark(process, who, b"1")
+    yield
+    yield from world.mark(process, who, b"")
+
+
+def _synced(world: World, process: Process, who: Caller) -> Steps:
+    """Two records, each brought to the disk."""
+    file = yield from world.open(process, who, APPEND)
+    if file is None:
+        return
+    for _ in range(2):
+        header = [] if world.content(file) else [world.record("session", process.name, None)]
+        record = world.record("user", f"{process.name}-{process.tgid}", world.last(file))
+        world.write(process, who, file, [*header, record])
+        yield
+        world.sync(process, who, file)
+        yield
+    world.close(process, who, file)
 
 
 def _honest(world: World, process: Process, who: Caller) -> Steps:
@@ -408,6 +434,35 @@ def _truncate_and_rewrite(world: World, process: Process, who: Caller) -> Steps:
     if file is not None:
         world.write_raw(process, who, file, data)
         world.close(process, who, file)
+
+
+def _rewrite_slowly(world: World, process: Process, who: Caller) -> Steps:
+    """Truncates, and writes piece by piece."""
+    data = yield from world.read(process, who)
+    file = yield from world.open(process, who, os.O_WRONLY | os.O_TRUNC)
+    if file is None:
+        return
+    for line in data.splitlines(keepends=True):
+        yield
+        world.write_raw(process, who, file, line)
+    yield
+    world.write(process, who, file, [world.record("user", f"{process.name}-{process.tgid}", last_id(data))])
+    world.close(process, who, file)
+
+
+def _held_open_at_its_offset(world: World, process: Process, who: Caller) -> Steps:
+    """Appends at the end that it has seen, and goes on from there."""
+    file = yield from world.open(process, who, os.O_RDWR)
+    if file is None:
+        return
+    file.position = len(world.content(file))
+    leaf = world.last(file)
+    for _ in range(6):
+        yield
+        record = world.record("user", f"{process.name}-{process.tgid}", leaf)
+        world.write(process, who, file, [record])
+        leaf = record.id
+    world.close(process, who, file)
 
 
 def _rename_over(world: World, process: Process, who: Caller) -> Steps:

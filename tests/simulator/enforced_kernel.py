@@ -212,15 +212,20 @@ class Kernel:
         offset = file.position if at is None else at
         if file.flags & os.O_APPEND:
             offset = self.sizes.get(file.node, 0)
-        written = finish(self._ask(who, self.guard.write, file.handle, offset, data))
-        assert written == len(data), "a write was cut short"
-        file.position = offset + written
-        self.sizes[file.node] = max(self.sizes.get(file.node, 0), file.position)
+        while data:  # a write that was cut short is gone on with
+            written = finish(self._ask(who, self.guard.write, file.handle, offset, data))
+            assert 0 < written <= len(data)
+            data = data[written:]
+            offset = file.position = offset + written
+            self.sizes[file.node] = max(self.sizes.get(file.node, 0), file.position)
 
     def fstat(self, who: Caller, file: File) -> Attributes:
         self._ask(who, self.guard.getattr, file.node, who)
         self.sizes[file.node] = self._answer.size
         return self._answer
+
+    def fsync(self, who: Caller, file: File) -> None:
+        finish(self._ask(who, self.guard.fsync, file.handle, False))
 
     def close(self, who: Caller, file: File) -> None:
         self._ask(who, self.guard.release, file.handle)
@@ -252,6 +257,17 @@ class Kernel:
             if "size" in values:
                 self.doom(node)
             return self.guard.change(node, **values)
+
+        return self.by_name(who, name, act)
+
+    def mark(self, who: Caller, name: bytes, value: bytes) -> Steps[bool]:
+        """setxattr(2); removexattr(2) where *value* is empty. False: there is no such file."""
+
+        def act(node: int) -> None:
+            if value:
+                self.guard.setxattr(node, b"user.note", value, who)
+            else:
+                self.guard.removexattr(node, b"user.note", who)
 
         return self.by_name(who, name, act)
 

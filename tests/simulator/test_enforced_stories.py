@@ -7,12 +7,8 @@ time; otherwise they are the same ones each time. GUARDFS_STORIES says another n
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,15 +25,6 @@ stories = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    """In memory, where there is such a place: what is tried here is order, not disks."""
-    memory = Path("/dev/shm")
-    found = tempfile.mkdtemp(prefix="guardfs-stories-", dir=memory if memory.is_dir() else None)
-    yield Path(found)
-    shutil.rmtree(found)
 
 
 @stories

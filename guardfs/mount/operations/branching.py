@@ -17,7 +17,7 @@ from guardfs.mount.layout import request_of
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Handle, Held, Later, Mark, now
 from guardfs.mount.operations.enforcing import through
-from guardfs.mount.operations.looking import Looking
+from guardfs.mount.operations.unstaged import Unstaged
 from guardfs.mount.views import Live, Staged
 from guardfs.policy.facts import operation_class
 from guardfs.policy.judge import Ruling
@@ -28,7 +28,7 @@ _HEAD = 256 << 10
 """Bytes of a write that are read for its first record before the verdict."""
 
 
-class Branching(Looking):
+class Branching(Unstaged):
     """create, open, read, write, fsync, release."""
 
     @through
@@ -180,10 +180,15 @@ class Branching(Looking):
         begin = now()
         truncates = flags & os.O_TRUNC != 0
         before = live.branch.shown
-        if truncates:
-            self.gate()
-            views.truncate(live, 0)
         info = self._branch_handle(live, node, flags)
+        if truncates:
+            try:
+                self.gate()
+                views.truncate(live, 0)
+            except BaseException:
+                self._unopened(info.fh)
+                raise
+            self.done = info
         append = flags & os.O_APPEND != 0
         if truncates:
             mark = self._mark_of(live)
@@ -193,15 +198,6 @@ class Branching(Looking):
         else:
             writes = flags & os.O_ACCMODE != os.O_RDONLY
             self._aside("open", begin, ctx, node.path(), 0, node, writes=writes, append=append)
-        return info
-
-    def _branch_handle(self, live: Live, node: Node, flags: int) -> pyfuse3.FileInfo:
-        assert self.views is not None
-        fd = self.views.attach(live, flags)
-        info = self.handle(fd, node, flags)
-        handle = self.handles[info.fh]
-        handle.live, handle.journal = live, True
-        live.handles.append(handle)
         return info
 
     def handle(self, fd: int, node: Node, flags: int) -> pyfuse3.FileInfo:
@@ -221,7 +217,7 @@ class Branching(Looking):
     def read(self, number: int, offset: int, size: int) -> Any:
         """Read what the handle's view holds."""
         handle = self.handles.get(number)
-        live = None if handle is None else handle.live
+        live = self._branch_of(handle)
         if live is None or handle is None:
             return super().read(number, offset, size)
         begin = now()
@@ -234,13 +230,13 @@ class Branching(Looking):
     def write(self, number: int, offset: int, data: bytes) -> int | Later:
         """Write to the file, or to the branch of the writer."""
         handle = self.handles.get(number)
-        if handle is None or not (handle.live is not None or self._decides(handle.node)):
-            return super().write(number, offset, data)
+        if handle is None or not (self._branch_of(handle) is not None or self._decides(handle.node)):
+            return self._plainly(handle, number, offset, data)
         begin, caller = now(), self.caller()
         live = self._branch_of_write(handle, offset, data, begin, caller)
-        handle.torn = not data.endswith(b"\n")
         if live is None:
-            written = super().write(number, offset, data)
+            written = self._plainly(handle, number, offset, data)
+            handle.torn = not data.endswith(b"\n")
             if isinstance(handle.node.view, Staged) and self.views is not None:
                 self.done = written
                 self.views.echo(handle.node.view)
@@ -248,13 +244,18 @@ class Branching(Looking):
         views, node = self.views, handle.node
         assert views is not None
         before = live.branch.shown
-        at = live.branch.length if handle.append else offset
+        at = live.branch.length if handle.append else self._behind(handle, offset, live)
         try:
             self.gate()
-            views.write(live, data, at)
-            self.done = len(data)
+            self.done = written = views.write(live, data, at)
         except OSError as error:
-            return self._not_staged(handle, number, offset, data, live, error)
+            written = self._not_staged(handle, data, at, live, error)
+            handle.torn = not data[:written].endswith(b"\n")
+            self._went_on(handle, offset, written, data)
+            return self._synced(handle, written)
+        self._went_on(handle, offset, written, data)
+        data = data[:written]
+        handle.torn = not data.endswith(b"\n")
         operation = operation_class("write", append=handle.append, offset=at, size_before=before.size)
         self._marked(
             self._mark_of(live),
@@ -271,9 +272,23 @@ class Branching(Looking):
             before=before,
             operation=operation,
         )
+        return self._synced(handle, written)
+
+    def _plainly(self, handle: Handle | None, number: int, offset: int, data: bytes) -> int | Later:
+        """To the file."""
+        if handle is None or handle.follows < 0:
+            return super().write(number, offset, data)
+        written = super().write(number, self._behind(handle, offset, None), data)
+        self._went_on(handle, offset, written, data)
+        return written
+
+    def _synced(self, handle: Handle, written: int) -> int | Later:
+        """The answer to a write, which of a file that was opened with O_SYNC is on the disk before."""
         if handle.sync is None:
-            return len(data)
-        return Later(live.file.sync, lambda _: len(data))
+            return written
+        live = handle.live
+        bring = live.file.syncing() if live is not None else lambda: self.below.fsync(handle.fd)
+        return Later(bring, lambda _: written)
 
     def _branch_of_write(
         self, handle: Handle, offset: int, data: bytes, begin: int, caller: Context
@@ -321,38 +336,18 @@ class Branching(Looking):
         parse = self.records.format.parse if newline >= 0 else self.records.format.peek
         return (parse(bytes(data[:newline]) if newline >= 0 else bytes(data[:PEEK])),)
 
-    def _not_staged(
-        self, handle: Handle, number: int, offset: int, data: bytes, live: Live, error: OSError
-    ) -> int | Later:
-        """The journal takes no more: the write goes through, as it would without the guard."""
-        views = self.views
-        assert views is not None
-        views.could_not(live.staged.staging.transcript, "write", error)
-        if handle.node is not live.node:
-            handle.live = None
-            live.handles.remove(handle)
-            return super().write(number, offset, data)
-        staged = live.staged
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = self.open_below(staged.name, flags, live.file.facts.mode, dir_fd=self.fds.of(staged.parent))
-        try:
-            self.done = self.below.pwrite(fd, data, 0)
-            return self.done  # type: ignore[no-any-return]
-        finally:
-            self.below.close(fd)
-
     @through
     def fsync(self, number: int, datasync: bool) -> Later:
         """Bring the file, or the branch, to the disk."""
         handle = self.handles.get(number)
-        if handle is None or handle.live is None:
+        if handle is None or self._branch_of(handle) is None:
             return super().fsync(number, datasync)
         begin, node, caller, live = now(), handle.node, self.caller(), handle.live
 
         def then(_: Any) -> None:
             self._aside("sync", begin, caller, node.path(), 0, node)
 
-        return Later(live.file.sync, then)
+        return Later(live.file.syncing(), then)
 
     @through
     def release(self, number: int) -> None:

@@ -143,7 +143,20 @@ class Handle:
     """An open file. append: O_APPEND, so a write lands at the end whatever its offset. sync: what brings each write to
     the disk (O_SYNC: fsync, O_DSYNC: fdatasync), or None."""
 
-    __slots__ = ("append", "fd", "flags", "journal", "live", "node", "settled", "sync", "torn", "writable")
+    __slots__ = (
+        "append",
+        "fd",
+        "flags",
+        "follows",
+        "journal",
+        "live",
+        "node",
+        "own_from",
+        "settled",
+        "sync",
+        "torn",
+        "writable",
+    )
 
     def __init__(self, fd: int, node: Node, flags: int) -> None:
         self.fd = fd
@@ -152,6 +165,8 @@ class Handle:
         self.live: Any = None  # the branch that it reads and writes (`guardfs.mount.views.Live`)
         self.journal = False  # fd is that of a branch's data
         self.settled = False  # whoever opened it is not the owner: what is written goes where the open went
+        self.follows = -1  # after a rebase: a write at this offset goes to the end of the file
+        self.own_from = 0  # after a rebase: from this offset to `follows` the file holds something else now
         self.torn = False  # the last write ended in the middle of a record
         self.append = flags & os.O_APPEND != 0
         self.sync: str | None = None

@@ -92,6 +92,8 @@ class Enforced(Haunting):
         assert views is not None
         before = live.branch.shown
         self.gate()
+        # all that a truncation does not change, as long as an error does not mean that it was done
+        st = self._branch_stat(live) if node.view is live else self.stat_node(node)
         views.truncate(live, size)
         self._marked(
             self._mark_of(live),
@@ -104,7 +106,6 @@ class Enforced(Haunting):
             before=before,
             size=size,
         )
-        st = self._branch_stat(live) if node.view is live else self.stat_node(node)
         times = timeouts(Kind.TRANSCRIPT, watched=True)
         reply = self.reply.fill(node.id, st, times.entry, times.attributes)
         shown = self.state(node)

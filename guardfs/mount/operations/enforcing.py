@@ -43,18 +43,35 @@ def through(method: _Method) -> _Method:
         self.done = NOT_DONE
         try:
             return method(self, *args)
-        except (OSError, pyfuse3.FUSEError):
+        except pyfuse3.FUSEError:
             raise
+        except OSError as error:
+            if self.done is NOT_DONE:
+                raise
+            self.views.could_not(self.at, name, error)  # the deed is done, but not what should have hidden it
+            return self.done
         except Exception:
             self.mark = UNMARKED
             self.internal_error(f"enforcing in {name}")
             self.views.went_wrong(self.at)
             if self.done is not NOT_DONE:
                 return self.done
-            return getattr(super(Enforcing, self), name)(*args)
+            return _instead(self, name, args)
 
     operation.__name__, operation.__doc__ = name, method.__doc__
     return operation  # type: ignore[return-value]
+
+
+def _instead(core: Enforcing, name: str, args: tuple[Any, ...]) -> Any:
+    """What an operation does whose enforcing has failed. Another error of the guard's own is EIO to the caller."""
+    own = getattr(core, f"_instead_of_{name}", None)
+    try:
+        return getattr(super(Enforcing, core), name)(*args) if own is None else own(*args)
+    except (OSError, pyfuse3.FUSEError):
+        raise
+    except Exception:
+        core.internal_error(name)
+        raise OSError(errno.EIO, os.strerror(errno.EIO)) from None
 
 
 class Enforcing(Listings):
@@ -201,14 +218,26 @@ class Enforcing(Listings):
         self.mark = Mark("stage", True, ruling.standing.own, True)
         try:
             self.done = result = act()
+        except OSError:  # something may have been done all the same
+            self._go_on_showing(views, staged, shown)
+            raise
         finally:
             self.mark = UNMARKED
-        real = self._real(staged)
-        if real != shown:
-            staged.staging.keep(shown, real)
+        real = self._go_on_showing(views, staged, shown)
         if isinstance(result, pyfuse3.EntryAttributes) and node is not None and node.view is not None:
             return self.reply.show(node.view.shown(real))
         return result
+
+    def _go_on_showing(self, views: Views, staged: Staged, shown: Fingerprint) -> Fingerprint:
+        """The owner goes on seeing *shown*; the state that the file is in."""
+        try:
+            real = self._real(staged)
+        except OSError as error:
+            views.could_not(staged.staging.transcript, "attributes", error)
+            return shown
+        if real != shown:
+            staged.staging.keep(shown, real)
+        return real
 
     def _as_owner_sees(self, node: Node, reply: pyfuse3.EntryAttributes) -> pyfuse3.EntryAttributes:
         """*reply*, which tells of *node* by a further name: the kernel keeps one set of attributes for a node, and its

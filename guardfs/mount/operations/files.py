@@ -10,12 +10,14 @@ from typing import Any
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.closing import let_go
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.caller import Caller
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.core import Context, Core, Handle, Later, now
 from guardfs.mount.operations.names import Names, open_flags
 from guardfs.policy.facts import operation_class
+from guardfs.state.branches import read_all
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
@@ -52,7 +54,7 @@ class Files(Names, Core):
                     self._empty(node, fd, flags, ctx)
                 handle = self.handle(fd, node, flags)
             except BaseException:
-                os.close(fd)
+                let_go(fd)
                 raise
         except OSError as error:
             op = "truncate" if truncates else "open"
@@ -99,10 +101,14 @@ class Files(Names, Core):
                 fd = self.open_below(name, wanted, dir_fd=self.fds.of(parent))
             except OSError:
                 break
-            st = self.below.fstat(fd)
+            try:
+                st = self.below.fstat(fd)
+            except BaseException:
+                let_go(fd)
+                raise
             if (st.st_dev, st.st_ino) == (node.dev, node.ino):
                 return fd
-            os.close(fd)
+            let_go(fd)
         return self.open_below(self.fds.path(node), wanted & ~os.O_NOFOLLOW)
 
     def _empty(self, node: Node, fd: int, flags: int, ctx: Context) -> None:
@@ -139,7 +145,7 @@ class Files(Names, Core):
         caller = self.caller() if self.audit.wants("read", node.kind) else None
         if self._never_waits:
             try:
-                data = self.below.pread(handle.fd, size, offset)
+                data = read_all(self.below.pread, handle.fd, size, offset)
             except OSError as error:
                 self._noted_read(handle, offset, 0, begin, caller, error.errno or errno.EIO)
                 raise
@@ -172,7 +178,7 @@ class Files(Names, Core):
         def failed(error: OSError) -> None:
             self._noted_read(handle, offset, 0, begin, caller, error.errno or errno.EIO)
 
-        return Later(lambda: self.below.pread(handle.fd, size, offset), then, failed)
+        return Later(lambda: read_all(self.below.pread, handle.fd, size, offset), then, failed)
 
     def _noted_read(
         self, handle: Handle, offset: int, got: int, begin: int, caller: Caller | None, errno_: int = 0

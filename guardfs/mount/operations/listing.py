@@ -10,6 +10,7 @@ from typing import Any
 
 import pyfuse3
 
+from guardfs.closing import let_go
 from guardfs.mount.layout import Entry, cache_listing
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.attributes import Attributes
@@ -86,7 +87,12 @@ class Listings(Attributes):
         # never a stat of "..": from a directory right below the root it would lead into the mount, to ourselves
         above = node.names[-1][0].ino if node.names else node.ino
         fd = self.open_below(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(node))
-        if self.below.fstat(fd).st_size >= _LARGE:
+        try:
+            large = self.below.fstat(fd).st_size >= _LARGE
+        except BaseException:
+            let_go(fd)
+            raise
+        if large:
 
             def then(rows: list[_Row]) -> None:
                 listing.rows = rows
@@ -108,7 +114,7 @@ class Listings(Attributes):
                     rows.append((os.fsencode(entry.name), entry.inode(), _type(entry)))
             return rows
         finally:
-            self.below.close(fd)
+            let_go(fd)
 
     def _send(self, rows: Sequence[_Row], offset: int, token: Any) -> None:
         row = self._row
@@ -142,7 +148,7 @@ class Listings(Attributes):
             try:
                 self.below.fsync(fd)
             finally:
-                self.below.close(fd)
+                let_go(fd)
 
         return Later(work, lambda _: None)
 

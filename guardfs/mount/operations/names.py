@@ -10,6 +10,7 @@ from typing import Any
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.closing import let_go
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
@@ -234,7 +235,7 @@ class Names(Core):
                 node = self.nodes.remember(parent, name, st, self.kind(name))
                 self.expect(parent, name)
             except BaseException:
-                os.close(fd)
+                let_go(fd)
                 raise
             self.left(node, st)
             opened.append((fd, st))

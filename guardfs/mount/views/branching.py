@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from guardfs.closing import let_go
 from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.fence.staging import Branch, Key
 from guardfs.mount.views.live import Live, Staged, fingerprint
@@ -65,10 +67,9 @@ class Branching(Looking):
             )
         except BaseException:
             if base_fd >= 0:
-                os.close(base_fd)
+                let_go(base_fd)
             raise
-        inode = os.fstat(file.fd).st_ino
-        branch = Branch(file.number, target, lane, base, order=self._order, wall=wall, inode=inode)
+        branch = Branch(file.number, target, lane, base, order=self._order, wall=wall, inode=file.inode)
         branch.made = made
         live = Live(staged, branch, file, base_fd)
         staged.lives[branch.number] = live
@@ -87,22 +88,27 @@ class Branching(Looking):
                 fd = core.below.open(staged.name, flags, dir_fd=core.fds.of(staged.parent))
             except FileNotFoundError:
                 return -1, None
-        return fd, core.below.fstat(fd)
+        try:
+            return fd, core.below.fstat(fd)
+        except BaseException:
+            let_go(fd)
+            raise
 
     def write(self, live: Live, data: bytes, at: int) -> int:
-        """Put *data* at offset *at* of the view; OSError if it cannot be kept."""
-        branch = live.branch
+        """Put *data* at offset *at* of the view; how many bytes of it. OSError if it cannot be kept."""
+        branch, live.busy = live.branch, time.monotonic_ns()
         if at < branch.base:
             self._make_whole(live, branch.length)
-        live.file.write(data, at - branch.base)
+        written = live.file.write(data, at - branch.base)
         branch.wrote(live.file.size, live.file.written)
-        return len(data)
+        return written
 
     def truncate(self, live: Live, size: int) -> None:
         """ftruncate(2) of the view."""
-        branch = live.branch
+        branch, live.busy = live.branch, time.monotonic_ns()
         if size < branch.base or (size == 0 and not branch.whole):
             self._make_whole(live, size)
+            return
         live.file.truncate(size - branch.base)
         branch.wrote(live.file.size, live.file.written)
 

@@ -8,12 +8,13 @@ import os
 import msgspec
 
 from guardfs.audit.event import Kind, Notice
+from guardfs.closing import let_go
 from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.fence.staging import Branch, Key
 from guardfs.mount.nodes import Node
 from guardfs.mount.views.live import Live, Staged, fingerprint, text
 from guardfs.mount.views.rebasing import Rebasing
-from guardfs.state.branches import BranchFacts, GhostFacts
+from guardfs.state.branches import BranchFacts, GhostFacts, read_all
 
 log = logging.getLogger("guardfs.views")
 
@@ -38,7 +39,7 @@ class Haunting(Rebasing):
         try:
             staged.ghost = (self._store.haunt(ghost), ghost)
         except BaseException:
-            os.close(staged.ghost_fd)
+            let_go(staged.ghost_fd)
             staged.ghost_fd = -1
             raise
 
@@ -51,11 +52,16 @@ class Haunting(Rebasing):
             staged.ghost = (number, ghost)
 
     def unhaunt(self, staged: Staged) -> None:
-        """It came to nothing."""
+        """It came to nothing. If that cannot be written, the next guard finds the file under its old name."""
         if staged.ghost is not None:
-            self._store.rest(staged.ghost[0])
+            try:
+                self._store.rest(staged.ghost[0])
+            except OSError as error:
+                log.warning(
+                    "%s: its note cannot be removed: %s", text(staged.staging.transcript), error.strerror
+                )
             staged.ghost = None
-            os.close(staged.ghost_fd)
+            let_go(staged.ghost_fd)
             staged.ghost_fd = -1
 
     def haunted(self, staged: Staged, node: Node, held: Fingerprint) -> None:
@@ -83,30 +89,41 @@ class Haunting(Rebasing):
         if twin is not None:
             self._core.forget_node(twin.id)
 
+    def _stays(self, staged: Staged, error: OSError) -> None:
+        """A nameless file could not be seen to: it is tried again, with the branches that wait behind it."""
+        assert staged.ghost is not None
+        number, ghost = staged.ghost
+        why = error.strerror or str(error)
+        if self.failing.get(number) == why:
+            return
+        self.failing[number] = why
+        self.failed += 1
+        log.warning("%s: what its owner wrote cannot be seen to yet: %s", text(ghost.transcript), error)
+        self._core.audit.emit(
+            Notice(
+                "ghost",
+                self._core.clock(),
+                {"change": "failed", "file": text(ghost.name), "error": why},
+                ghost.transcript,
+            )
+        )
+
     def _rest(self, staged: Staged, place: tuple[Node, bytes], *, waits: bool) -> None:
         """Nobody relies on the nameless file any more: what its owner wrote since goes where the name is now. waits:
-        branches are to be added to it."""
+        branches are to be added to it. OSError: not now, but at the next attempt."""
         assert staged.ghost is not None
-        core, (number, ghost), node = self._core, staged.ghost, staged.node
-        tail, written = b"", 0
-        try:
-            fd = core.below.open(b"/proc/self/fd/%d" % staged.ghost_fd, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                st = core.below.fstat(fd)
-                tail, written = (
-                    core.below.pread(fd, max(0, st.st_size - ghost.size), ghost.size),
-                    st.st_mtime_ns,
-                )
-            finally:
-                core.below.close(fd)
-        except OSError as error:
-            log.warning("%s: cannot read what its owner wrote: %s", text(ghost.transcript), error)
-            return
+        number, ghost = staged.ghost
+        tail, written = self._tail(staged, ghost)
         named = ghost.anew and self._exists(staged)
-        live = self._carry(staged, number, ghost, tail, written) if tail and named else None
-        if ghost.removed and (named or not (tail or waits)):
+        live = self._carried(staged, number)
+        if live is None and tail and named:
+            live = self._carry(staged, number, ghost, tail, written)
+        goes = ghost.removed and (named or not (tail or waits))
+        if goes:
             self._remove(ghost)
-        elif ghost.removed:
+        self._store.rest(number)
+        self.failing.pop(number, None)
+        if ghost.removed and not goes:
             log.warning(
                 "%s: removed while %s was writing it; it is kept as %s",
                 text(ghost.transcript),
@@ -114,9 +131,32 @@ class Haunting(Rebasing):
                 text(ghost.name),
             )
             self.conflicts += 1
-        self._store.rest(number)
+        self._exorcise(staged, ghost)
+        self._core.audit.emit(
+            Notice(
+                "ghost",
+                self._core.clock(),
+                {"change": "ended", "file": text(ghost.name), "carried": len(tail) if named else 0},
+                ghost.transcript,
+            )
+        )
         if live is not None:
             self._rebase(staged, live, place)
+
+    def _tail(self, staged: Staged, ghost: GhostFacts) -> tuple[bytes, int]:
+        """What the owner wrote since, and when."""
+        core = self._core
+        fd = core.below.open(b"/proc/self/fd/%d" % staged.ghost_fd, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            st = core.below.fstat(fd)
+            tail = read_all(core.below.pread, fd, max(0, st.st_size - ghost.size), ghost.size)
+            return tail, st.st_mtime_ns
+        finally:
+            let_go(fd)
+
+    def _exorcise(self, staged: Staged, ghost: GhostFacts) -> None:
+        """No node leads to the nameless file any more."""
+        core, node = self._core, staged.node
         if node is not None:
             node.view = None
             node.names = []
@@ -126,17 +166,16 @@ class Haunting(Rebasing):
         self.named(ghost.transcript, 0)
         staged.ghost, staged.staging.ghost = None, False
         core.nodes.shared.pop((ghost.device, ghost.inode), None)
-        os.close(staged.ghost_fd)
+        let_go(staged.ghost_fd)
         staged.ghost_fd = -1
         staged.node = core.nodes.entry(staged.parent, staged.name)
-        core.audit.emit(
-            Notice(
-                "ghost",
-                core.clock(),
-                {"change": "ended", "file": text(ghost.name), "carried": len(tail) if named else 0},
-                ghost.transcript,
-            )
-        )
+
+    def _carried(self, staged: Staged, number: int) -> Live | None:
+        """What `_carry` has made of the ghost *number* already."""
+        for live in staged.lives.values():
+            if live.file.facts.follows == number:
+                return live
+        return None
 
     def _carry(self, staged: Staged, number: int, ghost: GhostFacts, tail: bytes, written: int) -> Live:
         """What the owner wrote behind the ghost's *size* becomes the first branch."""
@@ -154,6 +193,7 @@ class Haunting(Rebasing):
             [tail],
             follows=number,
             written=written,
+            synced=ghost.removed,  # its owner may have called fsync, and the file that has it is about to go
         )
         branch = Branch(file.number, Key("lane", (0, 0), ""), "owner", ABSENT, order=0, wall=wall)
         branch.wrote(len(tail), written)
@@ -161,14 +201,6 @@ class Haunting(Rebasing):
         staged.lives[branch.number] = live
         staged.staging.branches.append(branch)
         return live
-
-    def _exists(self, staged: Staged) -> bool:
-        core = self._core
-        try:
-            core.below.stat(staged.name, dir_fd=core.fds.of(staged.parent), follow_symlinks=False)
-        except OSError:
-            return False
-        return True
 
     def _remove(self, ghost: GhostFacts) -> None:
         core = self._core
@@ -178,9 +210,8 @@ class Haunting(Rebasing):
         parent, name = place
         try:
             core.below.unlink(name, dir_fd=core.fds.of(parent))
-        except OSError as error:
-            log.warning("%s: cannot be removed: %s", text(ghost.name), error.strerror)
-            return
+        except FileNotFoundError:
+            return  # it went at an attempt before, or below the mount
         self._store.step("ghost.removed")
         core.expect(parent, name, gone=True)
         core.nodes.unname(parent, name)

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 class Live:
     """A branch on the mount. base_fd: the file that it stands on, -1 if none. node: what the kernel knows it by, None
-    if it does not. handles: open ones that read and write it. decision: the last one that sent a change there."""
+    if it does not. handles: open ones that read and write it. decision: the last one that sent a change there. busy:
+    when it was written or cut last, monotonic ns."""
 
-    __slots__ = ("base_fd", "branch", "decision", "file", "handles", "node", "staged")
+    __slots__ = ("base_fd", "branch", "busy", "decision", "file", "handles", "node", "staged")
 
     def __init__(self, staged: Staged, branch: Branch, file: BranchFile, base_fd: int) -> None:
         self.staged = staged
@@ -30,6 +31,7 @@ class Live:
         self.node: Node | None = None
         self.handles: list[Handle] = []
         self.decision: Decision | None = None
+        self.busy = 0
 
     def shown(self, real: Fingerprint) -> Fingerprint:
         """What its lane sees, whatever the file is like."""

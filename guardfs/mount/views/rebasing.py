@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from guardfs.closing import let_go
 from guardfs.mount.merging import Merged
 from guardfs.mount.nodes import Node
 from guardfs.mount.recovery import stamp
@@ -40,6 +42,39 @@ class Rebasing(Branching):
         self._done(staged, live, parent, merged)
         return True
 
+    def at_once(self, live: Live) -> bool:
+        """Rebase *live* now, whoever relies on the file: its lane goes on there. Whether that could be done."""
+        try:
+            return self._rebase(live.staged, live, self.place(live.staged))
+        except OSError:
+            return False
+
+    def open_file(self, staged: Staged) -> int:
+        """The file that branches of *staged* belong to, to be appended to; made if there is none. OSError."""
+        core = self._core
+        parent, name = self.place(staged)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        mode = next((live.file.facts.mode for live in staged.lives.values()), 0o600)
+        return core.below.open(name, flags, mode, dir_fd=core.fds.of(parent))
+
+    def onto(self, fd: int, data: bytes) -> bytes:
+        """*data* as it is to be appended to the open file *fd*, though other records of its lane wait: on its leaf."""
+        return self._merger.onto(fd, self._core.below.fstat(fd).st_size, data).data
+
+    def place(self, staged: Staged) -> tuple[Node, bytes]:
+        """Where branches belong: what belongs to a file goes with it, to its new name. OSError: it cannot be told."""
+        if staged.ghost is not None and not (staged.ghost[1].anew and self._exists(staged)):
+            return self._locate(staged.ghost[1].name) or (staged.parent, staged.name)
+        return staged.parent, staged.name
+
+    def _exists(self, staged: Staged) -> bool:
+        core = self._core
+        try:
+            core.below.stat(staged.name, dir_fd=core.fds.of(staged.parent), follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def _done(self, staged: Staged, live: Live, parent: Node, merged: Merged) -> None:
         """The branch is in a file now: what leads to it must lead there."""
         core, branch = self._core, live.branch
@@ -47,12 +82,20 @@ class Rebasing(Branching):
         staged.staging.branches.remove(branch)
         del staged.lives[branch.number]
         if live.base_fd >= 0:
-            os.close(live.base_fd)
+            let_go(live.base_fd)
+            live.base_fd = -1
+        before = core.nodes.entry(parent, merged.name)
         self._settle_file(staged, parent, merged.name)
+        anew = merged.result == "replaced"
         for handle in live.handles:
-            if handle.journal:
+            if handle.journal or anew:
                 self._reopen(parent, handle, merged.name)
             handle.live = None
+            if not handle.append and handle.follows < 0 and merged.result != "empty":
+                handle.follows = branch.length
+                handle.own_from = branch.length if branch.whole else branch.base
+        if anew and before is not None and not live.file.facts.replaces:
+            self._follow_rewrite(parent, before, merged.name)
         node = live.node
         if node is not None:
             node.view = None
@@ -83,6 +126,22 @@ class Rebasing(Branching):
             )
         self._tell(staged, branch, "rebased", **facts)
 
+    def _follow_rewrite(self, parent: Node, before: Node, name: bytes) -> None:
+        """A file that was written anew is another one below, and the same to whoever has it open."""
+        core = self._core
+        core.fds.drop(before)
+        self._adopt(parent, before, name)
+        for handle in core.handles.values():
+            if handle.node is before and handle.live is None:
+                self._reopen(parent, handle, name)
+
+    def find_file(self, handle: Handle) -> None:
+        """*handle* could not follow the rebase of its branch: once more. OSError if it cannot now either."""
+        for parent, name in handle.node.names[-1:]:
+            self._reopen(parent, handle, name)
+        if handle.journal:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     def _settle_file(self, staged: Staged, parent: Node, name: bytes) -> None:
         """The guard itself has changed or made the file *name*."""
         core = self._core
@@ -106,16 +165,20 @@ class Rebasing(Branching):
             core.judge.machine.moved(staged.staging.transcript)
 
     def _reopen(self, parent: Node, handle: Handle, name: bytes) -> None:
+        """*handle* leads to the file *name* from now on. Where it cannot, it leads nowhere (`find_file`)."""
         core = self._core
         flags = (handle.flags & (os.O_ACCMODE | os.O_APPEND)) | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle.journal = True
         try:
             fd = core.below.open(name, flags, dir_fd=core.fds.of(parent))
+            try:
+                os.dup2(fd, handle.fd, inheritable=False)
+            finally:
+                let_go(fd)
         except OSError as error:
-            log.warning("%s: an open file cannot follow the rebase: %s", text(name), error.strerror)
+            log.warning("%s: an open file cannot follow the rebase yet: %s", text(name), error.strerror)
             return
-        os.dup2(fd, handle.fd, inheritable=False)
         handle.journal = False
-        core.below.close(fd)
 
     def _adopt(self, parent: Node, node: Node, name: bytes) -> None:
         """A node that was a branch's is one more name of the file."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
+from guardfs.closing import let_go
 from guardfs.fence.effects import Effect, FenceClosed, FenceOpened
 from guardfs.fence.events import ProcessKey
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.staging import Branch, Key
 from guardfs.mount.views.haunting import Haunting
-from guardfs.mount.views.live import Staged, text
+from guardfs.mount.views.live import Live, Staged, text
 from guardfs.mount.views.looking import MAX_ERRORS
 from guardfs.transcript.formats import Format
+
+REWRITE_NS = 1_000_000_000
+"""How long somebody who writes a file anew may think about what comes next."""
 
 OVERDUE = 8
 """How many times as long as branches linger they may wait, where one turn follows the other."""
@@ -23,30 +26,37 @@ class Views(Haunting):
     """All transcripts of a mount that have more than one view."""
 
     def changed(self, transcript: bytes, effects: tuple[Effect, ...]) -> None:
-        """Something happened to *transcript*'s lock or fences: pin who needs it, rebase what is ready."""
+        """Something happened to *transcript*'s lock or fences: pin who needs it, rebase what is ready. Never raises."""
         if not effects and transcript not in self.of:
             return
         for effect in effects:
-            if isinstance(effect, FenceOpened):
-                self._pin(effect.fence.transcript, effect.fence.process, effect.baseline, opening=True)
-            elif isinstance(effect, FenceClosed):
-                staged = self.of.get(effect.fence.transcript)
-                if effect.reason == "idle":
-                    relies = self._core.judge.machine.relies(effect.fence.transcript, effect.fence.process)
-                    if relies is not None:
-                        self._pin(effect.fence.transcript, effect.fence.process, relies, opening=False)
-                elif staged is not None:
-                    if effect.reason == "closed":
-                        staged.closed = time.monotonic_ns()
-                        staged.staging.lingers = effect.fence.process
-                    branch = staged.staging.of(Key("process", effect.fence.process, ""))
-                    if branch is not None:
-                        self._order += 1
-                        branch.order = self._order
-                if effect.fence.transcript != transcript:
-                    self.due(effect.fence.transcript)
+            try:
+                self._follow(transcript, effect)
+            except Exception:
+                self._core.internal_error("following a fence")
+                self.went_wrong(transcript)
         if transcript:
             self.due(transcript)
+
+    def _follow(self, transcript: bytes, effect: Effect) -> None:
+        if isinstance(effect, FenceOpened):
+            self._pin(effect.fence.transcript, effect.fence.process, effect.baseline, opening=True)
+        elif isinstance(effect, FenceClosed):
+            staged = self.of.get(effect.fence.transcript)
+            if effect.reason == "idle":
+                relies = self._core.judge.machine.relies(effect.fence.transcript, effect.fence.process)
+                if relies is not None:
+                    self._pin(effect.fence.transcript, effect.fence.process, relies, opening=False)
+            elif staged is not None:
+                if effect.reason == "closed":
+                    staged.closed = time.monotonic_ns()
+                    staged.staging.lingers = effect.fence.process
+                branch = staged.staging.of(Key("process", effect.fence.process, ""))
+                if branch is not None:
+                    self._order += 1
+                    branch.order = self._order
+            if effect.fence.transcript != transcript:
+                self.due(effect.fence.transcript)
 
     def _pin(self, transcript: bytes, process: ProcessKey, relies: Fingerprint, *, opening: bool) -> None:
         """*process* goes on seeing what it relies on, whatever happens to the file."""
@@ -66,7 +76,11 @@ class Views(Haunting):
                 return
         key = Key("process", process, "")
         if staged.staging.of(key) is None:
-            live = self.branch(staged, key, "owner", base=relies)
+            try:
+                live = self.branch(staged, key, "owner", base=relies)
+            except OSError as error:
+                self.could_not(transcript, "fence", error)
+                return
             live.branch.shown = relies if relies.exists else live.branch.shown
 
     def lingers(self, staged: Staged) -> bool:
@@ -81,7 +95,17 @@ class Views(Haunting):
 
     def due(self, transcript: bytes, *, now: bool = False) -> None:
         """Rebase what waits for *transcript*, if its time has come. now: nobody is to be waited for but those who rely
-        on the file; and while the guard is switched off not even they."""
+        on the file; and while the guard is switched off not even they. Never raises: what goes wrong is told, and tried
+        again."""
+        if self._errors.get(transcript, 0) >= 2 * MAX_ERRORS:
+            return  # what it has is in the journal, for the next mount
+        try:
+            self._due(transcript, now=now)
+        except Exception:
+            self._core.internal_error("rebase")
+            self.went_wrong(transcript)
+
+    def _due(self, transcript: bytes, *, now: bool) -> None:
         staged, off = self.of.get(transcript), self._core.judge.off
         if staged is None or (not now and not off and self.lingers(staged)):
             return
@@ -98,32 +122,35 @@ class Views(Haunting):
         if ready is None:
             return
         staging.hold, staging.forgive, staging.lingers = None, False, (0, 0)
-        place = (staged.parent, staged.name)
-        if staged.ghost is not None:
-            ghost = staged.ghost[1]
-            waits = any(branch.size for branch in ready)
-            if not (
-                ghost.anew and self._exists(staged)
-            ):  # what belongs to the file goes with it, to its new name
-                place = self._locate(ghost.name) or place
-            self._rest(staged, place, waits=waits)
+        try:
+            place = self.place(staged)
+            if staged.ghost is not None:
+                self._rest(staged, place, waits=any(branch.size for branch in ready))
+        except OSError as error:
+            self._stays(staged, error)
+            return
         for branch in ready:
-            if not branch.size and not branch.whole and self.awaited(staged.lives[branch.number]):
+            if branch.closed:
+                continue
+            live = staged.lives[branch.number]
+            if not branch.size and not branch.whole and self.awaited(live):
                 continue  # its lane has not come to write yet
-            if not self._rebase(staged, staged.lives[branch.number], place):
+            if not off and self._rewriting(live):
+                break
+            if not self._rebase(staged, live, place):
                 break  # the order is kept: the others wait with it
         self._leave(staged)
+
+    def _rewriting(self, live: Live) -> bool:
+        """Whether somebody is about to write the file anew: half of one is not to take its place."""
+        if not live.branch.whole or not live.branch.exists or time.monotonic_ns() - live.busy >= REWRITE_NS:
+            return False
+        return any(handle.writable and not handle.append for handle in live.handles)
 
     def everything_due(self) -> None:
         """Try all. One that goes wrong does not keep the others."""
         for transcript in list(self.of):
-            if self._errors.get(transcript, 0) >= 2 * MAX_ERRORS:
-                continue  # what it has is in the journal, for the next mount
-            try:
-                self.due(transcript)
-            except Exception:
-                self._core.internal_error("rebase")
-                self.went_wrong(transcript)
+            self.due(transcript)
 
     def waiting(self, transcript: bytes = b"") -> list[dict[str, Any]]:
         """The branches of *transcript*, or of all, that are not rebased, and the files that lost their name. why: a
@@ -188,9 +215,9 @@ class Views(Haunting):
         for staged in list(self.of.values()):
             for live in staged.lives.values():
                 if live.base_fd >= 0:
-                    os.close(live.base_fd)
+                    let_go(live.base_fd)
             if staged.ghost_fd >= 0:
-                os.close(staged.ghost_fd)
+                let_go(staged.ghost_fd)
         self._store.close()
 
     def facts(self) -> dict[str, Any]:
