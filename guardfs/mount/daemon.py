@@ -125,6 +125,7 @@ class Daemon:
         self.filesystem.format_changed = self.views.use
         self.fences.ended = lambda effects: self.views.changed(b"", effects)
         self.fences.ticked = self.views.everything_due
+        self.fences.went_wrong = self.filesystem.internal_error
         self.dispatcher = Dispatcher(self.filesystem)
         self.invalidator = Invalidator()
         self.watch: Watch | None = None

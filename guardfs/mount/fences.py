@@ -38,7 +38,7 @@ _SHOWN = 100
 
 class FenceKeeper:
     """All about the fences of one mount that is not pure. ended: told what the end of a process, or the clock, did to
-    fences; ticked: called now and then."""
+    fences; ticked: called now and then; went_wrong: told, in an except block, where the guard itself has failed."""
 
     def __init__(self, judge: Judge, audit: AuditLog, tokens: TokenStore) -> None:
         self._judge = judge
@@ -49,6 +49,7 @@ class FenceKeeper:
         self._opened = self._lost = self._saved = self._forgotten = 0
         self.ended: Callable[[tuple[Effect, ...]], None] = lambda effects: None
         self.ticked: Callable[[], object] = lambda: None
+        self.went_wrong: Callable[[str], None] = lambda where: log.exception("internal error in %s", where)
 
     def start(self, nursery: trio.Nursery) -> None:
         """Begin to keep the time."""
@@ -67,9 +68,12 @@ class FenceKeeper:
                 self._saved += not effect.lost
             elif isinstance(effect, Forgotten):
                 self._forgotten += 1
-            notice = notice_of(effect)
-            if notice is not None:
-                self._audit.emit(notice)
+            try:
+                notice = notice_of(effect)
+                if notice is not None:
+                    self._audit.emit(notice)
+            except Exception:
+                self.went_wrong("telling of a fence")
         if writer is not None and writer.process is not None:
             self._watch((writer.process.tgid, writer.process.start))
 
@@ -126,21 +130,35 @@ class FenceKeeper:
     def _exited(self, process: ProcessKey) -> None:
         try:
             effects = self._judge.exited(process, time.monotonic_ns(), time.time_ns())
+        except Exception:
+            self.went_wrong("the end of a process")
+            return
+        self._tell(effects)
+
+    def _tell(self, effects: tuple[Effect, ...]) -> None:
+        """Everybody who is to know hears of it, whatever becomes of the others. Never raises."""
+        try:
             self.changed(None, effects)
+        except Exception:
+            self.went_wrong("telling of a fence")
+        try:
             self.ended(effects)
         except Exception:
-            log.exception("internal error at the end of process %d", process[0])
+            self.went_wrong("telling of a fence")
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(min(TICK, self._judge.idle_timeout / 4, self._judge.linger_ns / 2e9 or TICK))
+            effects: tuple[Effect, ...] = ()
             try:
                 effects = self._judge.tick(time.monotonic_ns(), time.time_ns())
-                self.changed(None, effects)
-                self.ended(effects)
+            except Exception:
+                self.went_wrong("the fences' clock")
+            self._tell(effects)
+            try:
                 self.ticked()
             except Exception:
-                log.exception("internal error in the fences' clock")
+                self.went_wrong("the fences' clock")
 
 
 def _shown(view: FenceView) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Merger:
             raise
         try:
             regular = stat.S_ISREG(self._below.fstat(fd).st_mode)
-        except OSError:
+        except BaseException:
             let_go(fd)
             raise
         if not regular:

@@ -6,6 +6,7 @@ seen to. Doing it twice is the same as doing it once.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from guardfs.closing import let_go
 from guardfs.mount.backing import Backing
 from guardfs.mount.merging import Merged, Merger
 from guardfs.state.branches import BranchFacts, BranchFile, BranchStore, GhostFacts, read_all
+
+log = logging.getLogger("guardfs.views")
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -77,12 +80,20 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
                 merged = merger.merge(file, dir_fd, name, stamp(time.time_ns()))
             finally:
                 let_go(dir_fd)
-        except OSError as error:
-            failure = error.strerror or str(error)
+        except Exception as error:
+            failure = _why(facts.transcript, error)
             stuck.add(facts.transcript)
         if merged is None or merged.result != "empty":
             found.append(Recovered(facts.transcript, facts.lane, merged, failure))
     return found
+
+
+def _why(transcript: bytes, error: Exception) -> str:
+    """For people. An error of the guard's own keeps it from nothing else."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    log.error("%s: internal error while it was recovered", os.fsdecode(transcript), exc_info=error)
+    return f"internal error: {error}"
 
 
 def _order(store: BranchStore, file: BranchFile) -> tuple[object, ...]:

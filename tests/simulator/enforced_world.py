@@ -39,7 +39,7 @@ NODE = ("/usr/bin/node", ("openclaw",))
 LOCAL = ("/usr/bin/node", ("openclaw-agent",))
 
 _LINE = re.compile(rb'\{"type":"(\w+)","id":"([\w-]+)"(?:,"parentId":(?:null|"([\w-]+)"))?[^\n]*\}')
-_ID = re.compile(rb'"id":"([\w-]+)"')
+ID = re.compile(rb'"id":"([\w-]+)"')
 
 
 def _policy() -> Policy:
@@ -337,7 +337,7 @@ class World:
         self, process: Process, who: Caller, file: File, data: bytes, at: int | None = None
     ) -> None:
         """The same of bytes that were read before: the records in them are copied."""
-        ids = _ID.findall(data)
+        ids = ID.findall(data)
         self.story.append((process.name, who.pid, "write copies of", ids))
         self.unsure.update(ids)
         self.kernel.write(who, file, data, at)
@@ -374,7 +374,7 @@ class World:
 
     def _doom(self, node_id: int) -> None:
         """The content of this node is about to be destroyed: nobody can want to keep what the destroyer sees."""
-        self._doomed = set(_ID.findall(self.shown(node_id)))
+        self._doomed = set(ID.findall(self.shown(node_id)))
 
     def truncate(self, process: Process, who: Caller, size: int) -> Steps[None]:
         done = yield from _unless_gone(self.kernel.change(who, TRANSCRIPT, size=size))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from guardfs.audit.event import Kind
 from guardfs.errors import GuardError
 from guardfs.fence.staging import Key
 from guardfs.mount.caller import Caller
@@ -20,7 +21,7 @@ from guardfs.mount.recovery import Recovered
 from tests.simulator import enforced_agents as agents
 from tests.simulator.enforced_kernel import File, Kernel
 from tests.simulator.enforced_stories import Part, _begin
-from tests.simulator.enforced_world import LOCK, TRANSCRIPT, BrokenError, Process, World
+from tests.simulator.enforced_world import ID, LOCK, TRANSCRIPT, BrokenError, Process, World
 from tests.support.faults import Fault, Faults
 
 _T = TypeVar("_T")
@@ -100,11 +101,20 @@ class FaultyWorld(World):
 
     def shown(self, node_id: int) -> bytes:
         """Seen by nobody, so no fault is met."""
-        on, self.faults.on = self.faults.on, False
-        try:
+        with self.faults.paused():
             return super().shown(node_id)
-        finally:
-            self.faults.on = on
+
+    def _doom(self, node_id: int) -> None:
+        """What goes through destroys the file, whatever its doer was shown."""
+        super()._doom(node_id)
+        path, node = self.directory / TRANSCRIPT.decode(), self.guard.nodes.get(node_id)
+        if self.told() and path.exists() and node is not None and node.kind is Kind.TRANSCRIPT:
+            self._doomed |= set(ID.findall(path.read_bytes()))
+
+    def content(self, file: File) -> bytes:
+        """Likewise."""
+        with self.faults.paused():
+            return super().content(file)
 
     def told(self) -> bool:
         """Whether the guard has said that something is not as it should be."""
@@ -139,7 +149,7 @@ class FaultyWorld(World):
             notice.fields.get("carried") for notice in self.guard.log.notices("ghost")
         ):
             self.deaths += 1
-        if self.guard.log.notices("unstaged"):
+        if self.told():
             self.in_order = False  # it is said so
         self.lost |= self._doomed
         self._doomed = set()

@@ -16,7 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from guardfs.fence.staging import Branch, Staging
 from guardfs.mount.backing import Backing
+from guardfs.mount.filesystem import FileSystem
+from guardfs.mount.merging import Merger
+from guardfs.mount.nodes import NodeTable
+from guardfs.mount.views import Views
+from guardfs.policy.judge import Judge
+from guardfs.state.branches import BranchFile, BranchStore
 
 CALLS = frozenset(
     "open close fstat stat pread preadv pwrite ftruncate truncate fsync fdatasync rename rename_with_flags unlink link "
@@ -52,7 +59,27 @@ MODULES = (
 SHORT = 0
 """In the place of an errno: half of what was asked for is read or written, and no error."""
 
+BUG = -1
+"""Likewise: an error of the guard's own, which is no OSError."""
+
+METHODS = {
+    "judge": (Judge, "rule standing actor lane judge"),
+    "staging": (Staging, "view target keep ready"),
+    "branch": (Branch, "wrote replaced touched"),
+    "views": (Views, "staged look branch write truncate replace node haunt haunted _pin _due _rebase _done"),
+    "file": (BranchFile, "write truncate read"),
+    "store": (BranchStore, "create drop begin forget haunt rest"),
+    "merger": (Merger, "merge onto append"),
+    "nodes": (NodeTable, "remember alias name unname"),
+    "core": (FileSystem, "state"),
+}
+"""Of the guard itself, where an error of its own is tried, before and after they act: ``judge.rule.before``."""
+
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
+
+
+class InjectedError(RuntimeError):
+    """What a `BUG` raises."""
 
 
 class Fault(NamedTuple):
@@ -64,7 +91,7 @@ class Fault(NamedTuple):
     lasting: bool = False
 
     def __str__(self) -> str:
-        what = "short" if self.number == SHORT else errno.errorcode[self.number]
+        what = {SHORT: "short", BUG: "bug"}.get(self.number) or errno.errorcode[self.number]
         return f"{self.call} {self.nth} {what}{' and all after it' if self.lasting else ''}"
 
 
@@ -73,7 +100,8 @@ def parse(text: str) -> Fault | None:
     words = text.split()
     if not words:
         return None
-    number = SHORT if words[2] == "short" else int(getattr(errno, words[2]))
+    special = {"short": SHORT, "bug": BUG}
+    number = special[words[2]] if words[2] in special else int(getattr(errno, words[2]))
     return Fault(words[0], int(words[1]), number, "lasting" in words[3:])
 
 
@@ -97,30 +125,60 @@ class Faults:
         """No more faults."""
         self.on = False
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What the block does is the test's own doing."""
+        on, self.on = self.on, False
+        try:
+            yield
+        finally:
+            self.on = on
+
     def call(self, module: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         """*real*, which fails when its time has come."""
         full = f"{module}.{name}"
 
         def call(*args: Any, **more: Any) -> Any:
-            if not self.on:
+            fault = self._due(full, args)
+            if fault is None:
                 return real(*args, **more)
-            self.counts[full] += 1
-            self.seen(full, args)
-            fault = self.fault
-            if fault is None or not _meant(fault.call, full):
-                return real(*args, **more)
-            self._matched += 1
-            count = self._matched
-            if count != fault.nth and not (fault.lasting and count > fault.nth):
-                return real(*args, **more)
-            self.hits += 1
             if fault.number == SHORT:
                 return _short(name, real, args, more)
+            if fault.number == BUG:
+                raise InjectedError(full)
             if name == "close":  # the descriptor is gone all the same (close(2))
                 real(*args, **more)
             raise OSError(fault.number, os.strerror(fault.number))
 
         return call
+
+    def _due(self, full: str, args: tuple[Any, ...]) -> Fault | None:
+        """The fault, if this call is one that it means."""
+        if not self.on:
+            return None
+        self.counts[full] += 1
+        self.seen(full, args)
+        fault = self.fault
+        if fault is None or not _meant(fault.call, full):
+            return None
+        self._matched += 1
+        if self._matched != fault.nth and not (fault.lasting and self._matched > fault.nth):
+            return None
+        self.hits += 1
+        return fault
+
+    def method(self, full: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        """The method *real*, which fails before or after it acts."""
+
+        def method(*args: Any, **more: Any) -> Any:
+            if self._due(f"{full}.before", args) is not None:
+                raise InjectedError(f"before {full}")
+            result = real(*args, **more)
+            if self._due(f"{full}.after", args) is not None:
+                raise InjectedError(f"after {full}")
+            return result
+
+        return method
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -135,6 +193,10 @@ class Faults:
             for name in CALLS & vars(Backing).keys():
                 faulty = self.call("below", name, getattr(Backing, name))
                 undo.append(_put(Backing, name, staticmethod(faulty)))
+            for name, (owner, methods) in METHODS.items():
+                for method in methods.split():
+                    faulty = self.method(f"{name}.{method}", getattr(owner, method))
+                    undo.append(_put(owner, method, faulty))
             yield
         finally:
             self.disarm()

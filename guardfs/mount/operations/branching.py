@@ -232,7 +232,7 @@ class Branching(Unstaged):
         handle = self.handles.get(number)
         if handle is None or not (self._branch_of(handle) is not None or self._decides(handle.node)):
             return self._plainly(handle, number, offset, data)
-        begin, caller = now(), self.caller()
+        begin, caller, self.placed = now(), self.caller(), None
         live = self._branch_of_write(handle, offset, data, begin, caller)
         if live is None:
             written = self._plainly(handle, number, offset, data)
@@ -247,6 +247,7 @@ class Branching(Unstaged):
         at = live.branch.length if handle.append else self._behind(handle, offset, live)
         try:
             self.gate()
+            self.placed = live, at
             self.done = written = views.write(live, data, at)
         except OSError as error:
             written = self._not_staged(handle, data, at, live, error)

@@ -411,8 +411,7 @@ class Core:
         elif item.data is not None:
             records = self.records.feed((node_id or item.path, writer.tgid), more.get("offset"), item.data)
         if kind is Kind.OTHER:
-            decision = self.judge.other(writer, op, item.path, item.to, item.operation)
-            _, fence, lock, claim, effects = Judgement(decision)
+            found = Judgement(self.judge.other(writer, op, item.path, item.to, item.operation))
         else:
             happening = Happening(
                 op,
@@ -435,40 +434,51 @@ class Core:
                 item.truncates,
                 kept,
             )
-            decision, fence, lock, claim, effects = self.judge.judge(writer, happening)
-            if mark.decision is not None and decision.verdict == "allow":
-                decision = mark.decision
-        self.counters.operation(op, decision.lane, mark.verdict)
-        if item.wanted:
-            if len(records) > MAX_RECORDS:
-                more["more"] = len(records) - MAX_RECORDS
-                del records[MAX_RECORDS:]
-            self.audit.emit(
-                Operation(
-                    op=op,
-                    time_ns=item.begin,
-                    us=item.us,
-                    path=item.path,
-                    kind=kind,
-                    writer=writer,
-                    decision=decision,
-                    errno=item.errno,
-                    to=item.to,
-                    records=records or None,
-                    operation=item.operation,
-                    fence=fence,
-                    lock=lock,
-                    claim=claim,
-                    node=node_id,
-                    applied=mark.verdict,
-                    branch=mark.branch,
-                    **more,
-                )
-            )
+            found = self.judge.judge(writer, happening)
+            if mark.decision is not None and found.decision.verdict == "allow":
+                found = found._replace(decision=mark.decision)
+        effects = found.effects
+        try:
+            self.counters.operation(op, found.decision.lane, mark.verdict)
+            if item.wanted:
+                self._tell_log(item, found, records)
+        except Exception:  # the fences are to know all the same
+            self.internal_error(f"note of {op}")
         if effects or (kind is Kind.LOCK and op == "create"):
-            self.fences_changed(writer, effects)
+            try:
+                self.fences_changed(writer, effects)
+            except Exception:  # the views are to know all the same
+                self.internal_error(f"fences after {op}")
         if kind is not Kind.OTHER and self.settled is not None:
             self.settled(self.judge.transcript_of(item.path, kind), effects)
+
+    def _tell_log(self, item: _Noted, found: Judgement, records: list[RecordMeta]) -> None:
+        more, mark = item.more, item.mark
+        if len(records) > MAX_RECORDS:
+            more["more"] = len(records) - MAX_RECORDS
+            del records[MAX_RECORDS:]
+        self.audit.emit(
+            Operation(
+                op=item.op,
+                time_ns=item.begin,
+                us=item.us,
+                path=item.path,
+                kind=item.kind,
+                writer=item.writer,
+                decision=found.decision,
+                errno=item.errno,
+                to=item.to,
+                records=records or None,
+                operation=item.operation,
+                fence=found.fence,
+                lock=found.lock,
+                claim=found.claim,
+                node=item.node.id if item.node is not None else 0,
+                applied=mark.verdict,
+                branch=mark.branch,
+                **more,
+            )
+        )
 
     def state(self, node: Node | None) -> Fingerprint | None:
         """What an agent that looks at *node* now sees, as far as the guard knows."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pyfuse3
 
@@ -57,10 +58,11 @@ class Haunting(Branching):
         except OSError:
             self.views.unhaunt(staged)  # type: ignore[union-attr]
             raise
-        self.expect(parent, name, gone=True)
-        self.expect(parent, kept)
-        self.nodes.unname(parent, name)
-        self._let_it_haunt(staged, node, before)
+        with self._or_let_go(staged):
+            self.expect(parent, name, gone=True)
+            self.expect(parent, kept)
+            self.nodes.unname(parent, name)
+            self._let_it_haunt(staged, node, before)
         self._marked(
             Mark("stage", True, ruling.standing.own, True), "unlink", begin, ctx, path, 0, node, before=before
         )
@@ -120,9 +122,10 @@ class Haunting(Branching):
             raise
         finally:
             self.mark = UNMARKED
-        self.nodes.unname(target, new_name)  # the next look makes another node for the new name
-        self.forget_entry(target.id, new_name)
-        self._let_it_haunt(staged, node, held)
+        with self._or_let_go(staged):
+            self.nodes.unname(target, new_name)  # the next look makes another node for the new name
+            self.forget_entry(target.id, new_name)
+            self._let_it_haunt(staged, node, held)
         return None
 
     def _further(self, parent: Node, name: bytes) -> bytes | None:
@@ -207,6 +210,32 @@ class Haunting(Branching):
             views.could_not(path, "unlink" if removed else "rename", error)
             return None
         return staged
+
+    def _instead_of_unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
+        self._haunt_nothing()
+        super().unlink(parent_id, name, ctx)
+
+    def _instead_of_rename(
+        self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int, ctx: Context
+    ) -> None:
+        self._haunt_nothing()
+        super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
+
+    def _haunt_nothing(self) -> None:
+        """Of what was about to be a ghost nothing is left."""
+        views = self.views
+        for staged in () if views is None else views.of.values():
+            if not staged.staging.ghost:
+                views.unhaunt(staged)  # type: ignore[union-attr]
+
+    @contextmanager
+    def _or_let_go(self, staged: Staged) -> Iterator[None]:
+        """The name is gone. If its owner cannot keep the file all the same, then it is without a guard."""
+        try:
+            yield
+        except Exception:
+            self.views.unhaunt(staged)  # type: ignore[union-attr]
+            raise
 
     def _let_it_haunt(self, staged: Staged, node: Node, held: Fingerprint | None) -> None:
         assert self.views is not None

@@ -24,6 +24,9 @@ from guardfs.mount.views import Live
 class Unstaged(Looking):
     """Writes that could not be staged; and the way that each operation on a branch takes without a verdict."""
 
+    placed: tuple[Live, int] | None = None
+    """Where the write that is under way goes: an offset of a branch."""
+
     # ---- the journal takes no more
 
     def _not_staged(self, handle: Handle, data: bytes, at: int, live: Live, error: OSError) -> int:
@@ -114,7 +117,10 @@ class Unstaged(Looking):
         live = self._branch_of(handle)
         if live is None or handle is None or self.views is None:
             return super().write(number, offset, data)
-        at = live.branch.length if handle.append else self._behind(handle, offset, live)
+        if self.placed is not None and self.placed[0] is live:
+            at = self.placed[1]  # what was written there already is only written once more
+        else:
+            at = live.branch.length if handle.append else self._behind(handle, offset, live)
         try:
             written = self.views.write(live, data, at)
         except OSError as error:

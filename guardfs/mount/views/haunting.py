@@ -35,13 +35,13 @@ class Haunting(Rebasing):
             lane=lane,
         )
         assert staged.node is not None
-        staged.ghost_fd = os.dup(self._core.fds.of(staged.node))
+        fd = os.dup(self._core.fds.of(staged.node))
         try:
             staged.ghost = (self._store.haunt(ghost), ghost)
         except BaseException:
-            let_go(staged.ghost_fd)
-            staged.ghost_fd = -1
+            let_go(fd)
             raise
+        staged.ghost_fd = fd
 
     def made_anew(self, staged: Staged) -> None:
         """While the owner goes on with its file, another one is made under the name."""
@@ -60,7 +60,7 @@ class Haunting(Rebasing):
                 log.warning(
                     "%s: its note cannot be removed: %s", text(staged.staging.transcript), error.strerror
                 )
-            staged.ghost = None
+            staged.ghost, staged.staging.ghost = None, False
             let_go(staged.ghost_fd)
             staged.ghost_fd = -1
 
@@ -68,6 +68,11 @@ class Haunting(Rebasing):
         """The name is taken away: *node* leads to the file all the same, for the owner alone, who goes on seeing
         *held*."""
         core = self._core
+        try:
+            st = core.stat_node(node)
+        except OSError as error:
+            self.could_not(staged.staging.transcript, "rename", error)
+            st = None
         core.nodes.detach(node)
         core.nodes.shared[node.dev, node.ino] = node.file
         node.names = [(staged.parent, staged.name)]
@@ -75,7 +80,8 @@ class Haunting(Rebasing):
         node.view = staged
         staged.node = node
         staged.staging.ghost = True
-        st = core.stat_node(node)
+        if st is None:
+            return  # what it is like now is not known, so it cannot be hidden
         core.left(node, st)
         real = fingerprint(st)
         if real != held:

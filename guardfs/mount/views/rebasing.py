@@ -91,7 +91,7 @@ class Rebasing(Branching):
             if handle.journal or anew:
                 self._reopen(parent, handle, merged.name)
             handle.live = None
-            if not handle.append and handle.follows < 0 and merged.result != "empty":
+            if not handle.append and handle.follows < 0:
                 handle.follows = branch.length
                 handle.own_from = branch.length if branch.whole else branch.base
         if anew and before is not None and not live.file.facts.replaces:
