@@ -225,6 +225,11 @@ class Merger:
             return self._conflict(file, dir_fd, name, stamp)
         if st.st_size - facts.base > MAX_WHOLE or file.size > MAX_WHOLE:
             return self._conflict(file, dir_fd, name, stamp)
+        before = facts.before
+        if (
+            self._read(target, len(before), facts.base - len(before)) != before
+        ):  # it was cut, and has grown since
+            return self._conflict(file, dir_fd, name, stamp)
         data = file.read(file.size, 0)
         since = self._read(target, st.st_size - facts.base, facts.base)
         found = merge(data, since, self.format)

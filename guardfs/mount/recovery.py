@@ -60,11 +60,9 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
     for number, ghost in sorted(store.load().items()):
         try:
             _lay(store, number, ghost, root_fd, below)
-        except (
-            OSError
-        ) as error:  # what it wrote may be on a branch already, and would be carried there once more
+        except Exception as error:  # what it wrote may be on a branch already, and would be carried once more
             stuck.add(ghost.transcript)
-            found.append(Recovered(ghost.transcript, ghost.lane, None, error.strerror or str(error)))
+            found.append(Recovered(ghost.transcript, ghost.lane, None, _why(ghost.transcript, error)))
     for file in sorted(store.files.values(), key=lambda file: _order(store, file)):
         facts = file.facts
         if facts.transcript in stuck:

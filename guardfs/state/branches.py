@@ -43,7 +43,8 @@ class BranchFacts(msgspec.Struct, frozen=True, kw_only=True):
     of the file that it stands on. exists: that file existed. whole: the branch holds all of the file. replaces: another
     file is to take the name. inode, device: of the file that it stands on, 0 if none. mode, uid, gid: of the file to be
     made, where there was none, or another takes its name. made: its lane sees a file, be it an empty one. opened: ns
-    since the epoch. follows: the branch or ghost whose place it took."""
+    since the epoch. follows: the branch or ghost whose place it took. before: the last bytes below *base*, as they
+    were; empty where they are not known."""
 
     format: int = FORMAT
     number: int
@@ -63,6 +64,7 @@ class BranchFacts(msgspec.Struct, frozen=True, kw_only=True):
     gid: int = 0
     opened: int = 0
     follows: int = 0
+    before: bytes = b""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +208,7 @@ class BranchStore:
         self.pwrite: Callable[[int, bytes, int], int] = os.pwrite
         self._next = 1
         self.files: dict[int, BranchFile] = {}
+        self._vain: list[BranchFile] = []
         self.carried: set[int] = set()
         """Ghosts of which a branch has what was written there."""
 
@@ -266,6 +269,22 @@ class BranchStore:
         except OSError as error:
             log.warning("branch %d, which was replaced, cannot be removed: %s", old.number, error.strerror)
 
+    def undo(self, file: BranchFile) -> None:
+        """*file* was made in vain: the branch that it follows goes on, and is not dropped before this is gone."""
+        del self.files[file.number]
+        self.total -= file.size
+        let_go(file.fd)
+        file.fd = -1
+        try:
+            self._remove(file.number, "json")
+        except OSError as error:
+            log.warning(
+                "branch %d, which was made in vain, cannot be removed yet: %s", file.number, error.strerror
+            )
+            self._vain.append(file)
+        else:
+            self._clear(file.number, "data")
+
     def describe(self, file: BranchFile, facts: BranchFacts) -> None:
         """*facts* hold of *file* from now on."""
         self._put(file.number, "json", msgspec.json.encode(facts))
@@ -278,6 +297,10 @@ class BranchStore:
         older = self.files.get(file.facts.follows)
         if older is not None:
             self.drop(older)  # else the next guard would find it, and nobody who took its place
+        for other in [each for each in self._vain if each.facts.follows == number]:
+            self._remove(other.number, "json")
+            self._vain.remove(other)
+            self._clear(other.number, "data")
         self._remove(number, "json")
         self.step("branch.dropped")
         for kind in ("merge", "out", "data"):

@@ -114,7 +114,7 @@ class World:
     """One transcript, and whoever works on it."""
 
     kernel_type = Kernel
-    in_order = True  # whether what one author wrote is so in the file, and nothing off the path from the leaf
+    in_order = True  # what one author wrote is so in the file, below one header, on one path from the leaf
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -499,7 +499,7 @@ class World:
             if number >= 0 and orders.get(author, -1) > number and self.in_order:
                 raise BrokenError(f"{name}: {record.decode()} by {author} is out of order")
             orders[author] = number
-        if headers > 1:
+        if headers > 1 and self.in_order:
             raise BrokenError(f"{name}: {headers} headers")
         at: bytes | None = ids[-1] if ids else None
         way = set()

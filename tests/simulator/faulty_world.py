@@ -167,6 +167,7 @@ class FaultyWorld(World):
         self.story.append((process.name, "is told", str(error)))
         if self._doomed:
             self.either.append(self._doomed)
+            self.destroyed += 1
             self._doomed = set()
         self.kill(process)
 

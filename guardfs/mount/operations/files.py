@@ -116,9 +116,12 @@ class Files(Names, Core):
             self.below.truncate(self.fds.path(node), 0)
         else:
             self.below.ftruncate(fd, 0)
-        st = self.below.fstat(fd)
-        self.left(node, st)
-        self.drop_set_id(node, st, ctx, fd)
+        try:
+            st = self.below.fstat(fd)
+            self.left(node, st)
+            self.drop_set_id(node, st, ctx, fd)
+        except OSError:  # it is empty all the same
+            node.seen = None
 
     def drop_set_id(self, node: Node, st: os.stat_result, ctx: Context, fd: int) -> None:
         """Clear set-user-id and set-group-id after a change by anybody but root, as write(2) does

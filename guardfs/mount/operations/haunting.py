@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pyfuse3
 
 from guardfs.audit.event import Kind
+from guardfs.closing import let_go
 from guardfs.fence.events import Kind as Happened
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.nodes import Node
@@ -271,11 +272,16 @@ class Haunting(Branching):
             self.gate()
             fd = self.open_below(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fds.of(source))
             try:
-                views.replace(live, fd, self.below.fstat(fd))
+                was = views.replace(live, fd, self.below.fstat(fd))
             finally:
-                self.below.close(fd)
-            self._remove(source, name, self.below.unlink)
+                let_go(fd)
+            try:
+                self._remove(source, name, self.below.unlink)
+            except BaseException:
+                views.unreplace(live, was)
+                raise
             self.done = None
+            views.keep_replaced(live)
         except OSError as error:
             views.could_not(to, "rename", error)
             return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,7 +15,24 @@ from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.fence.staging import Branch, Key
 from guardfs.mount.views.live import Live, Staged, fingerprint
 from guardfs.mount.views.looking import Looking
-from guardfs.state.branches import BranchFacts
+from guardfs.state.branches import BranchFacts, BranchFile, read_all
+
+log = logging.getLogger("guardfs.views")
+
+
+_BEFORE = 64
+"""Bytes by which a file is known again that was cut and has grown since."""
+
+
+_CHANGES = ("base", "made", "number", "shown", "size", "whole", "written")
+"""What a replacement changes of a `guardfs.fence.staging.Branch`."""
+
+
+class Replaced(NamedTuple):
+    """A branch as it was before another file took its name."""
+
+    file: BranchFile
+    branch: dict[str, Any]
 
 
 class Branching(Looking):
@@ -35,7 +53,7 @@ class Branching(Looking):
         if isinstance(target, Branch):
             return staged.lives[target.number]
         core = self._core
-        base_fd = -1
+        base_fd, before = -1, b""
         made = True  # but where a process relies on there being no file
         if base is not None:
             made = base.exists
@@ -43,6 +61,12 @@ class Branching(Looking):
             base_fd, st = self._open_base(staged, prefer_ghost=target.kind != "lane")
             if base is None:
                 base = ABSENT if st is None else fingerprint(st)
+            try:
+                if base_fd >= 0:
+                    before = read_all(core.below.pread, base_fd, _BEFORE, max(0, base.size - _BEFORE))
+            except BaseException:
+                let_go(base_fd)
+                raise
         wall = core.clock()
         self._order += 1
         try:
@@ -63,6 +87,7 @@ class Branching(Looking):
                     uid=owner[0],
                     gid=owner[1],
                     opened=wall,
+                    before=before[: base.size],
                 )
             )
         except BaseException:
@@ -127,8 +152,9 @@ class Branching(Looking):
         self._rewrite(live, content(), {"whole": True})
         live.branch.replaced(live.file.size, live.file.written)
 
-    def replace(self, live: Live, source: int, st: os.stat_result) -> None:
-        """The file *source*, an open descriptor, has taken the transcript's name, as far as this lane sees."""
+    def replace(self, live: Live, source: int, st: os.stat_result) -> Replaced:
+        """The file *source*, an open descriptor, is to take the transcript's name, as far as this lane sees. Either
+        `keep_replaced` or `unreplace` must be called with what is returned."""
 
         def content() -> Iterable[bytes]:
             at = 0
@@ -137,9 +163,29 @@ class Branching(Looking):
                 at += len(part)
 
         own = {"mode": st.st_mode & 0o7777, "uid": st.st_uid, "gid": st.st_gid}
-        self._rewrite(live, content(), {"whole": True, "replaces": True, **own})
+        before = Replaced(live.file, {name: getattr(live.branch, name) for name in _CHANGES})
+        self._rewrite(live, content(), {"whole": True, "replaces": True, **own}, keep=True)
         live.branch.replaced(live.file.size, live.file.written, st.st_ino)
-        self.touch(live, st.st_mtime_ns)
+        try:
+            self.touch(live, st.st_mtime_ns)
+        except OSError as error:
+            log.warning("the modification time of a transcript cannot be kept: %s", error.strerror)
+        return before
+
+    def keep_replaced(self, live: Live) -> None:
+        """The file has taken the name: what was before is not needed any more."""
+        self._store.replaced(live.file)
+
+    def unreplace(self, live: Live, before: Replaced) -> None:
+        """It has not: all is as it was before."""
+        new, number = live.file, live.branch.number
+        live.file = before.file
+        for name, value in before.branch.items():
+            setattr(live.branch, name, value)
+        del live.staged.lives[number]
+        live.staged.lives[live.branch.number] = live
+        self._lead_to(live)
+        self._store.undo(new)
 
     def touch(self, live: Live, mtime_ns: int | None) -> None:
         """The attributes of a branch were changed; mtime_ns: to this modification time, if at all."""
@@ -147,19 +193,28 @@ class Branching(Looking):
             os.utime(live.file.fd, ns=(mtime_ns, mtime_ns))
         live.branch.touched(mtime_ns, self._core.clock())
 
-    def _rewrite(self, live: Live, content: Iterable[bytes], change: dict[str, Any]) -> None:
+    def _rewrite(
+        self, live: Live, content: Iterable[bytes], change: dict[str, Any], *, keep: bool = False
+    ) -> None:
         old, number = live.file, live.branch.number
 
         def facts(new: int) -> BranchFacts:
             return msgspec.structs.replace(old.facts, number=new, **change)
 
-        live.file = self._store.create(facts, content, follows=old.number)
+        live.file = self._store.create(facts, content, follows=old.number, keep=keep)
         del live.staged.lives[number]
         live.branch.number = live.file.number
         live.staged.lives[live.file.number] = live
+        self._lead_to(live)
+
+    def _lead_to(self, live: Live) -> None:
+        """The descriptors of handles lead to the branch's data, as `fsync` and `fstat` want it."""
         for handle in live.handles:
             if handle.journal:
-                os.dup2(live.file.fd, handle.fd, inheritable=False)
+                try:
+                    os.dup2(live.file.fd, handle.fd, inheritable=False)
+                except OSError as error:  # reads and writes do not go by it
+                    log.warning("branch %d: %s", live.branch.number, error)
 
     def make(self, live: Live, mode: int, owner: tuple[int, int]) -> None:
         """Its lane creates the file; until now it saw none."""
