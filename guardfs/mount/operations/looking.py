@@ -37,7 +37,8 @@ class Looking(Enforcing):
         if staged is None and path not in views.names:
             return super().lookup(parent_id, name, ctx)
         before = self.mark
-        if views.repeats(path, ctx.pid):
+        repeated = views.repeats(path, ctx.pid)
+        if repeated:
             self.mark = UNSEEN
         try:
             if staged is None:
@@ -46,7 +47,7 @@ class Looking(Enforcing):
                 reply, node_id = self._look(views, staged, parent, name, ctx)
         finally:
             self.mark = before
-        views.answered(path, ctx.pid, node_id)
+        views.answered(path, ctx.pid, node_id, repeated=repeated)
         return reply
 
     def _look(

@@ -26,8 +26,9 @@ log = logging.getLogger("guardfs.views")
 _INTENTS = 1024
 """Threads that were told to look again, and have not yet; of more, all are forgotten."""
 
-_REPEAT_NS = 200_000_000
-"""How soon the kernel asks again, at the latest. It takes microseconds, unless the machine has much else to do."""
+_REPEAT_NS = 1_000_000_000
+"""How soon the kernel asks again, at the latest. It takes microseconds, but on a machine that has much else to do the
+caller's thread may not run for hundreds of milliseconds."""
 
 _INTENT_NS = 1_000_000_000
 """How long such a thread may take. It looks at once, but twice where it makes the file (fuse_atomic_open in Linux)."""
@@ -111,10 +112,11 @@ class Looking:
         when = self._repeats.pop((transcript, tid), None)
         return when is not None and time.monotonic_ns() - when < _REPEAT_NS
 
-    def answered(self, transcript: bytes, tid: int, node_id: int) -> None:
-        """A look of thread *tid* was answered with *node_id*; 0: there is nothing."""
+    def answered(self, transcript: bytes, tid: int, node_id: int, *, repeated: bool = False) -> None:
+        """A look of thread *tid* was answered with *node_id*; 0: there is nothing. repeated: it was asked for the
+        second time, so the kernel has dropped the name, whatever others were answered meanwhile, and asks no more."""
         before = self.names.get(transcript, 0)
-        if before not in (0, node_id) and self._core.nodes.get(before) is not None:
+        if not repeated and before not in (0, node_id) and self._core.nodes.get(before) is not None:
             self.names[transcript] = 0
             if len(self._repeats) >= _INTENTS:
                 self._repeats.clear()
