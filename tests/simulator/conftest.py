@@ -1,4 +1,4 @@
-"""Where stories are played."""
+"""Where stories are played, and a beginning that several of them have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulator import enforced_agents as agents
+from tests.simulator.enforced_agents import Turn
+from tests.simulator.enforced_world import Process, World
+
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
@@ -17,3 +21,25 @@ def place() -> Iterator[Path]:
     found = tempfile.mkdtemp(prefix="guardfs-stories-", dir=memory if memory.is_dir() else None)
     yield Path(found)
     shutil.rmtree(found)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """One transcript, with one record."""
+    made = World(tmp_path)
+    author = made.process("before")
+    for _ in agents.append(made, author, author.main, lambda leaf: [made.record("user", "before", leaf)]):
+        pass
+    made.kill(author)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def gateway(world: World) -> Process:
+    """An agent with a fence."""
+    made = world.process("gateway")
+    turn = Turn(world, made, ("assistant", "assistant")).steps()
+    while not world.guard.judge.machine.open_fences:
+        next(turn)
+    return made

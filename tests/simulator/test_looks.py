@@ -3,35 +3,10 @@ on a machine that has much else to do: each look counts once all the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.simulator import enforced_agents as agents
-from tests.simulator.enforced_agents import Turn
 from tests.simulator.enforced_world import TRANSCRIPT, Process, World
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    author = made.process("before")
-    for _ in agents.append(made, author, author.main, lambda leaf: [made.record("user", "before", leaf)]):
-        pass
-    made.kill(author)
-    yield made
-    made.end()
-
-
-@pytest.fixture
-def gateway(world: World) -> Process:
-    """An agent with a fence, and another process with a branch, whose node the kernel holds for the name."""
-    made = world.process("gateway")
-    turn = Turn(world, made, ("assistant", "assistant")).steps()
-    while not world.guard.judge.machine.open_fences:
-        next(turn)
-    return made
 
 
 @pytest.fixture

@@ -276,15 +276,19 @@ class Haunting(Branching):
             finally:
                 let_go(fd)
             try:
-                self._remove(source, name, self.below.unlink)
+                self._about_to_lose(moved)
+                self.below.unlink(name, dir_fd=self.fds.of(source))
             except BaseException:
                 views.unreplace(live, was)
                 raise
-            self.done = None
-            views.keep_replaced(live)
         except OSError as error:
             views.could_not(to, "rename", error)
             return False
+        self.done = None
+        views.keep_replaced(live)
+        self.expect(source, name, gone=True)
+        self.nodes.unname(source, name)
+        self._lost(moved)
         # The kernel moves what it knows of the old name to the new one: until it has forgotten that, it leads here.
         moved.names, moved.view, moved.kind = [(target, new_name)], live, Kind.TRANSCRIPT
         self.nodes.detach(moved)

@@ -84,18 +84,19 @@ class Rebasing(Branching):
         if live.base_fd >= 0:
             let_go(live.base_fd)
             live.base_fd = -1
-        before = core.nodes.entry(parent, merged.name)
         self._settle_file(staged, parent, merged.name)
         anew = merged.result == "replaced"
         for handle in live.handles:
-            if handle.journal or anew:
+            if handle.journal or merged.result != "conflict":  # the file may have been written anew meanwhile
                 self._reopen(parent, handle, merged.name)
+                if not handle.node.names:
+                    self._adopt(parent, handle.node, merged.name)
             handle.live = None
             if not handle.append and handle.follows < 0:
                 handle.follows = branch.length
                 handle.own_from = branch.length if branch.whole else branch.base
-        if anew and before is not None and not live.file.facts.replaces:
-            self._follow_rewrite(parent, before, merged.name)
+        if anew and not live.file.facts.replaces:
+            self._follow_rewrite(parent, (live.file.facts.device, live.file.facts.inode), merged.name)
         node = live.node
         if node is not None:
             node.view = None
@@ -126,14 +127,20 @@ class Rebasing(Branching):
             )
         self._tell(staged, branch, "rebased", **facts)
 
-    def _follow_rewrite(self, parent: Node, before: Node, name: bytes) -> None:
-        """A file that was written anew is another one below, and the same to whoever has it open."""
+    def _follow_rewrite(self, parent: Node, before: tuple[int, int], name: bytes) -> None:
+        """A file that was written anew is another one below than *before*, a device and inode, and the same to whoever
+        has it open."""
         core = self._core
-        core.fds.drop(before)
-        self._adopt(parent, before, name)
-        for handle in core.handles.values():
-            if handle.node is before and handle.live is None:
-                self._reopen(parent, handle, name)
+        handles = [
+            handle
+            for handle in core.handles.values()
+            if handle.live is None and (handle.node.dev, handle.node.ino) == before
+        ]
+        for node in {handle.node for handle in handles}:
+            core.fds.drop(node)
+            self._adopt(parent, node, name)
+        for handle in handles:
+            self._reopen(parent, handle, name)
 
     def find_file(self, handle: Handle) -> None:
         """*handle* could not follow the rebase of its branch: once more. OSError if it cannot now either."""
