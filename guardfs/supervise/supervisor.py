@@ -229,7 +229,7 @@ class Supervisor:
                 self._turn(time.monotonic() + _OTHERS_LOOK)
                 if ENDING.intersection(self.signals.take()):
                     break
-        if not orphans.others(own):
+        if not others():
             for guard in self.guards:
                 guard.alone = True
 

@@ -65,9 +65,9 @@ class ContainedGateway(Gateway):
     def turn_async(self, key: str, message: str) -> Future[Turn]:
         return self._pool.submit(super().turn, key, message)
 
-    def wait_released(self, key: str, deadline: float = 60.0) -> None:
+    def wait_released(self, key: str, deadline: float = 60.0) -> bool:
         with self.network.inside():
-            super().wait_released(key, deadline)
+            return super().wait_released(key, deadline)
 
     def session_file(self, key: str) -> Path | None:
         """As this machine names it."""
