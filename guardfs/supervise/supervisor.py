@@ -65,8 +65,7 @@ class Supervisor:
             for guard in self.guards:
                 guard.begin()
             while any(guard.phase is Phase.STARTING for guard in self.guards):
-                self._turn()
-                for number in self.signals.take():
+                for number in self._turn():
                     if number in ENDING:
                         raise StartInterruptedError(number)
         except BaseException:
@@ -100,8 +99,7 @@ class Supervisor:
 
     def _attend(self) -> None:
         while True:
-            self._turn()
-            for number in self.signals.take():
+            for number in self._turn():
                 if self.command is not None:
                     self.command.forward(number)
                 elif number == signal.SIGHUP:
@@ -124,8 +122,9 @@ class Supervisor:
             found.append(self.observer.process)
         return found if self.command is None else [*found, self.command.process]
 
-    def _turn(self, until: float | None = None) -> None:
-        """Wait until something happens, but not past *until* on the monotonic clock; let every guard act on it."""
+    def _turn(self, until: float | None = None) -> list[int]:
+        """Wait until something happens, but not past *until* on the monotonic clock; let every guard act on it. The
+        signals that have come by then; one that comes later, be it that a child has ended, wakes the next turn."""
         poll = select.poll()
         poll.register(self.signals, select.POLLIN)
         due = [guard.due for guard in self.guards if guard.due is not None]
@@ -141,6 +140,7 @@ class Supervisor:
             if guard.control is not None:
                 poll.register(guard.control, select.POLLIN)
         poll.poll(max(0.0, min(due) - time.monotonic()) * 1000 if due else None)
+        came = self.signals.take()  # before the look at who has ended: a later end must not be taken for seen
         orphans.reap(self._own())
         guarded = self._guarded()
         for guard in list(self.guards):
@@ -155,6 +155,7 @@ class Supervisor:
             say("the command goes on unguarded")
         if self.observer is not None:
             self.observer.step(self._known())
+        return came
 
     def observe(self, plan: Plan) -> None:
         """Serve metrics and the page of the guards, whatever becomes of that."""
@@ -226,8 +227,7 @@ class Supervisor:
             orphans.signal_all(others(), number)
             deadline = time.monotonic() + seconds
             while others() and time.monotonic() < deadline:
-                self._turn(time.monotonic() + _OTHERS_LOOK)
-                if ENDING.intersection(self.signals.take()):
+                if ENDING.intersection(self._turn(time.monotonic() + _OTHERS_LOOK)):
                     break
         if not others():
             for guard in self.guards:
@@ -244,8 +244,7 @@ class Supervisor:
         for guard in self.guards:
             guard.leave()
         while self._guarded():
-            self._turn()
-            if {signal.SIGTERM, signal.SIGINT}.intersection(self.signals.take()):
+            if {signal.SIGTERM, signal.SIGINT}.intersection(self._turn()):
                 for guard in self.guards:
                     guard.impatient = True
         if self.observer is not None:
