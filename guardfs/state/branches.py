@@ -18,17 +18,16 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 
 import msgspec
 
 from guardfs.closing import let_go
 from guardfs.errors import GuardError
+from guardfs.state.journaled import FORMAT, BranchFacts, GhostFacts, Intent, decode
 
 log = logging.getLogger("guardfs.state")
 
-FORMAT = 1
-"""Of these files. A newer one is refused."""
+__all__ = ["FORMAT", "BranchFacts", "BranchFile", "BranchStore", "GhostFacts", "Intent", "read_all"]
 
 DIRECTORY = "branches"
 MAX_BRANCH = 64 << 20
@@ -36,69 +35,6 @@ MAX_TOTAL = 1 << 30
 """Bytes of one branch, and of all; the policy may say otherwise."""
 
 _NAME = re.compile(r"(\d+)\.(json|data|merge|out|ghost)(\.tmp)?")
-
-
-class BranchFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a branch is. transcript: its path below the mount, raw bytes. lane, key, process: whose it is. base: bytes
-    of the file that it stands on. exists: that file existed. whole: the branch holds all of the file. replaces: another
-    file is to take the name. inode, device: of the file that it stands on, 0 if none. mode, uid, gid: of the file to be
-    made, where there was none, or another takes its name. made: its lane sees a file, be it an empty one. opened: ns
-    since the epoch. follows: the branch or ghost whose place it took. before: the last bytes below *base*, as they
-    were; empty where they are not known."""
-
-    format: int = FORMAT
-    number: int
-    transcript: bytes
-    lane: str
-    key: str = "lane"
-    process: tuple[int, int] = (0, 0)
-    base: int = 0
-    exists: bool = True
-    whole: bool = False
-    replaces: bool = False
-    made: bool = True
-    inode: int = 0
-    device: int = 0
-    mode: int = 0o600
-    uid: int = 0
-    gid: int = 0
-    opened: int = 0
-    follows: int = 0
-    before: bytes = b""
-
-
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """A rebase that has begun. size: of the transcript before it, bytes; inode, device: which file that was, 0 where
-    there was none. added: bytes of `.out`. replaces: the transcript becomes the branch's data and then `.out`; else
-    `.out` is appended. mtime: what the file's modification time becomes, ns. temporary: name of the file that takes the
-    place of *name*, which is the transcript's or, of a conflict, one of its own."""
-
-    format: int = FORMAT
-    size: int
-    inode: int = 0
-    device: int = 0
-    added: int = 0
-    replaces: bool = False
-    mtime: int = 0
-    temporary: bytes = b""
-    name: bytes = b""
-
-
-class GhostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that lost its name to another lane while its owner relies on it. transcript: that name; name: the one that
-    it has now; both below the mount. size: at that moment, bytes: what is behind it was written by the owner since.
-    removed: it was removed: it goes when nothing was written since. anew: another file was made under that name while
-    the owner still relied on this one, so what that wrote belongs there, too."""
-
-    format: int = FORMAT
-    transcript: bytes
-    name: bytes
-    inode: int
-    device: int
-    size: int
-    removed: bool
-    anew: bool = False
-    lane: str = ""
 
 
 class BranchFile:
@@ -323,7 +259,7 @@ class BranchStore:
     def begun(self, file: BranchFile) -> tuple[Intent, bytes] | None:
         """What `begin` said of *file*, and the bytes; None if no rebase of it has begun."""
         try:
-            intent = _decode(self._read(file.number, "merge"), Intent, self._file(file.number, "merge"))
+            intent = decode(self._read(file.number, "merge"), Intent, self._file(file.number, "merge"))
         except FileNotFoundError:
             return None
         return intent, (self._read(file.number, "out") if intent.added else b"")
@@ -395,7 +331,7 @@ class BranchStore:
             kinds = found[number]
             self._next = max(self._next, number + 1)
             if "ghost" in kinds:
-                ghosts[number] = _decode(self._read(number, "ghost"), GhostFacts, self._file(number, "ghost"))
+                ghosts[number] = decode(self._read(number, "ghost"), GhostFacts, self._file(number, "ghost"))
             elif "json" not in kinds or number in followed:
                 self._remove(number, "json")  # it must not come back when the one that took its place is gone
                 for kind in ("merge", "out", "data"):
@@ -407,7 +343,7 @@ class BranchStore:
         return ghosts
 
     def _load_one(self, number: int) -> BranchFile:
-        facts = _decode(self._read(number, "json"), BranchFacts, self._file(number, "json"))
+        facts = decode(self._read(number, "json"), BranchFacts, self._file(number, "json"))
         fd = os.open(self._file(number, "data"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             st = os.fstat(fd)
@@ -486,21 +422,3 @@ def read_all(pread: Callable[[int, int, int], bytes], fd: int, size: int, offset
         data = pread(fd, size - done, offset + done)
         parts.append(data)
     return b"".join(parts)
-
-
-_Facts = TypeVar("_Facts", BranchFacts, Intent, GhostFacts)
-
-
-def _decode(data: bytes, kind: type[_Facts], path: str) -> _Facts:
-    try:
-        found = msgspec.json.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
-        raise GuardError(
-            f"{path}: not what guardfs wrote: {error}", "move the directory away to keep it, and start again"
-        ) from None
-    if found.format > FORMAT:
-        raise GuardError(
-            f"{path}: of format {found.format}, this guardfs knows {FORMAT}",
-            "use the guardfs that wrote it, or newer",
-        )
-    return found
