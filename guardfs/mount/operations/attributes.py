@@ -155,7 +155,7 @@ class Attributes(Files):
         node = self.node(node_id)
         if name == STATUS and node.kind is Kind.TRANSCRIPT:
             return self.status_of(node.path())
-        if name == CLAIM and node.kind is Kind.TRANSCRIPT:
+        if name == CLAIM and node.kind is Kind.TRANSCRIPT and not node.is_dir:
             return self._claimed(node, ctx)
         if node.opened:  # the usual question: security.capability, before the first write to a new file
             return self.below.getxattr(node.opened[-1], name)
@@ -189,7 +189,7 @@ class Attributes(Files):
         """Take in what a process claims to be, or does no longer; False if the file is no transcript. Nothing is
         written below: an attribute would move the file's ctime, and that alone fails a turn."""
         node = self.node(node_id)
-        if node.kind is not Kind.TRANSCRIPT:
+        if node.kind is not Kind.TRANSCRIPT or node.is_dir:
             return False
         begin = now()
         writer = self.processes.writer(ctx.pid, ctx.uid, ctx.gid)
