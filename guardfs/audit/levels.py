@@ -48,6 +48,7 @@ def wanted(level: Level) -> Wanted:
 NOTICES = frozenset((
     "start", "stop", "process", "policy", "fence", "incident", "forgotten", "stale", "lock", "unseen", "gap", "torn",
     "log", "error", "mode", "branch", "ghost", "unstaged", "recovered",
+    "takeover", "unguarded",
 ))
 # fmt: on
 """What the guard itself says, at every level."""

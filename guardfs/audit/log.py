@@ -53,8 +53,8 @@ class AuditLog:
 
     level: see `levels`. max_bytes: size at which the file is rotated; keep: rotated files kept. hash_key:
     where given, session keys, user and group ids are logged as keyed hashes. sessions: whose transcript is whose;
-    without, a session is called as its transcript. failing: True while the log cannot be written; nothing is lost until
-    its bounds are reached.
+    without, a session is called as its transcript. inherited: see `LogFile`. failing: True while the
+    log cannot be written; nothing is lost until its bounds are reached.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class AuditLog:
         keep: int = 10,
         hash_key: bytes | None = None,
         sessions: Sessions | None = None,
+        inherited: bool = False,
     ) -> None:
         self.path = os.path.abspath(path)
         self.level = level
@@ -80,6 +81,7 @@ class AuditLog:
             describe=self._encoder.process,
             notice=self._notice,
         )
+        self._sink.file.inherited = inherited
         self._wanted = wanted(level)
         self._queue: deque[Operation | Notice] = deque()
         self._wake = threading.Event()

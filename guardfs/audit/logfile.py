@@ -28,10 +28,12 @@ class Tail(NamedTuple):
 
 class LogFile:
     """The open log at *path*, locked against a second guard. size: bytes up to which it holds whole lines of
-    ours."""
+    ours. inherited: whoever has it locked is the daemon that this one takes over from, dead but for a thread that
+    hangs."""
 
     def __init__(self, path: str, keep: int) -> None:
         self.path = path
+        self.inherited = False
         self.keep = keep
         self.size = 0
         self.inode = 0
@@ -61,9 +63,10 @@ class LogFile:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise GuardError(
-                f"{self.path}: another guard writes this log", "give each guard its own --audit"
-            ) from None
+            if not self.inherited:
+                raise GuardError(
+                    f"{self.path}: another guard writes this log", "give each guard its own --audit"
+                ) from None
         except OSError:
             pass  # a file system without locks: then nobody can warn
         if (
@@ -72,6 +75,15 @@ class LogFile:
             os.fchmod(fd, MODE)
         self.close()
         self._fd, self.size, self.inode = fd, facts.st_size, facts.st_ino
+
+    def lock(self) -> None:
+        """Lock it, if a dead daemon had it locked until now."""
+        if self.inherited and self._fd >= 0:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.inherited = False
+            except OSError:
+                pass
 
     def write(self, data: bytes) -> tuple[int, OSError | None]:
         """Appends whole lines. Returns how many bytes of whole lines stand now, and the error that kept the

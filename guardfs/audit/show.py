@@ -243,6 +243,13 @@ def _notice(op: str, event: Mapping[str, Any]) -> str:
         return safe(_of_fence(op, event))
     if op in ("branch", "ghost", "unstaged", "recovered", "mode"):
         return safe(of_branches(op, event))
+    if op == "takeover":
+        how = "mounted anew" if event.get("anew") else "taken over"
+        missing = event.get("lost")
+        more = f"; without: {', '.join(map(str, missing))}" if isinstance(missing, list) and missing else ""
+        return safe(f"{how} by {event.get('pid')} in {event.get('took_ms')} ms: {event.get('cause')}{more}")
+    if op == "unguarded":
+        return safe(f"{event.get('deaths')} daemons died, the last one of {event.get('cause')}: unguarded")
     skip = ("v", "seq", "prev", "time", "op", "head")
     return safe(" ".join(f"{key}={value}" for key, value in event.items() if key not in skip))
 
@@ -286,6 +293,6 @@ def _notice_colour(op: str, event: Mapping[str, Any]) -> str:
         return GREEN
     if op in ("branch", "ghost", "recovered"):
         return RED if is_bad(event) else DIM
-    if op in ("gap", "torn", "error", "incident", "unstaged"):
+    if op in ("gap", "torn", "error", "incident", "unstaged", "unguarded"):
         return RED
     return DIM if op in ("process", "log", "fence") else YELLOW

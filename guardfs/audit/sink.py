@@ -217,6 +217,7 @@ class Sink:
     def check(self, *, force: bool = False) -> bool:
         """Looks whether others replaced, cut or lengthened the file, four times a second. False: there is no
         log now."""
+        self.file.lock()
         now = time.monotonic()
         if now < self._next_check and not force and (self.failing or not self.pending):
             return not self.failing

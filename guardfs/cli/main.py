@@ -21,6 +21,7 @@ COMMANDS = {
     "unmount": ("guardfs.cli.unmount:command", "Take the guard off a directory."),
     "status": ("guardfs.cli.status:command", "Show what a running guard sees."),
     "mode": ("guardfs.cli.mode:command", "Record, enforce, or switch the guard off, while it runs."),
+    "upgrade": ("guardfs.cli.upgrade:command", "Exchange the daemon of a mount for the one installed now."),
     "flush": ("guardfs.cli.flush:command", "Put what waits on branches into the transcripts."),
     "state": ("guardfs.cli.state:command", "Show what waits on branches, also without a guard."),
     "recover": ("guardfs.cli.recover:command", "Bring what a dead guard left to its end, without mounting."),

@@ -20,6 +20,7 @@ from guardfs.supervise import places
 from guardfs.supervise.finding import Finder, is_pattern
 from guardfs.supervise.guard import Settings
 from guardfs.supervise.say import say
+from guardfs.supervise.takeover import MAX_DEATHS, MIN_WATCHDOG, WATCHDOG, Care
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -104,6 +105,30 @@ def guard_options(function: F) -> F:
             ),
             click.option(
                 "--force", is_flag=True, help="Mount and unmount at once; a turn in flight may fail."
+            ),
+            click.option(
+                "--watchdog",
+                type=click.FloatRange(0, 3600),
+                default=WATCHDOG,
+                show_default=True,
+                metavar="SECONDS",
+                help="A daemon that does not answer for so long is replaced. 0: never.",
+            ),
+            click.option(
+                "--on-failure",
+                type=click.Choice(["open", "closed"]),
+                default="open",
+                show_default=True,
+                help="When daemons keep dying. open: leave the plain directory, unguarded. closed: let nobody at it, "
+                "and stop the command.",
+            ),
+            click.option(
+                "--max-deaths",
+                type=click.IntRange(1, 100_000),
+                default=MAX_DEATHS,
+                show_default=True,
+                metavar="N",
+                help="So many deaths of the daemon within a minute are that.",
             ),
             click.option(
                 "--metrics",
@@ -205,7 +230,17 @@ def _settings(sessions: str, options: dict[str, Any], policy: PolicyOptions, sev
         timeout=options["timeout"],
         force=options["force"],
         verbose=options["verbose"],
+        care=_care(options),
     )
+
+
+def _care(options: dict[str, Any]) -> Care:
+    watchdog = options["watchdog"]
+    if not math.isfinite(watchdog) or 0 < watchdog < MIN_WATCHDOG:
+        raise GuardError(
+            f"--watchdog {watchdog}: too short", f"name at least {MIN_WATCHDOG:g} seconds, or 0 for none"
+        )
+    return Care(watchdog, options["on_failure"], options["max_deaths"])
 
 
 def _policy(options: dict[str, Any]) -> PolicyOptions:

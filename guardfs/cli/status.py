@@ -204,6 +204,15 @@ def attention(facts: dict[str, Any]) -> list[str]:
     return found
 
 
+def _restarts(daemon: dict[str, Any]) -> str:
+    """How often another daemon has taken over this mount, and why the last one did."""
+    count = daemon.get("restarts", 0)
+    if not count:
+        return ""
+    when = ago(time.time() - daemon["restart_ns"] / 1e9)
+    return f", restarted {count} time{'s' if count > 1 else ''}, {when} ago ({safe(daemon['restart_cause'])})"
+
+
 def _policy(policy: dict[str, Any]) -> str:
     reloads = policy["reloads"]
     text = f"{policy['source']}, {policy['lanes']} lanes, {len(policy['hits'])} rules, "
@@ -316,7 +325,7 @@ def _shown(facts: dict[str, Any]) -> str:
         (
             "daemon",
             f"pid {daemon['pid']}, supervisor {daemon['supervisor']}, "
-            f"up {ago(time.time() - daemon['started_ns'] / 1e9)}",
+            f"up {ago(time.time() - daemon['started_ns'] / 1e9)}{_restarts(daemon)}",
         ),
         (
             "memory",

@@ -114,6 +114,14 @@ class Place:
         return not (self.fences or self.cycles or self.away or self.holder or self.left)
 
     @property
+    def fresh(self) -> bool:
+        """Whether one process has just taken the lock, and nothing else is known."""
+        if self.fences or self.away or self.left or self.known or self._torn or len(self.cycles) != 1:
+            return False
+        (cycle,) = self.cycles.values()
+        return not cycle.shape and not cycle.looks
+
+    @property
     def opening(self) -> Cycle | None:
         """The cycle in which the first fence is about to open: its process relies already on what it reads there."""
         if self.fences:

@@ -11,12 +11,12 @@ speaks of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from guardfs.fence.cycle import LOOK, MAIN_READ, MAIN_WRITE, WRITE, Cycle
-from guardfs.fence.effects import NONE, Effect, FenceFacts, LockLost, LockReclaimed, Outcome
+from guardfs.fence.effects import NONE, Effect, FenceClosed, FenceFacts, LockLost, LockReclaimed, Outcome
 from guardfs.fence.events import CHANGES, OPENS, TAKES_NAME, Actor, Event, Kind, ProcessKey
 from guardfs.fence.fence import Place
 from guardfs.fence.fingerprint import Fingerprint
@@ -30,6 +30,10 @@ from guardfs.policy.model import LockRelation
 from guardfs.transcript.meta import RecordMeta
 
 IDLE_TIMEOUT_NS = 15 * 60 * 10**9
+
+Journal = Callable[[Event, int, tuple[Effect, ...], tuple[bytes, ...]], None]
+"""Told of each event that was applied, of the transcript's token before it, its effects, and of the transcripts that
+it may have changed, where it was about none."""
 
 
 class FenceView(msgspec.Struct, frozen=True):
@@ -65,11 +69,26 @@ class Machine:
         self._begins, self._ends = strategy.begins, strategy.ends
         self._ongoing = Places(self._judge, idle_timeout_ns)
         self._places = self._ongoing.all
+        self.journal: Journal | None = None
 
     # -- what the mount asks ---------------------------------------------------------------------------------------
 
     def apply(self, event: Event) -> Outcome:
         """Takes in one event. relation and continues are as they were when it came; effects tell what it changed."""
+        journal = self.journal
+        if journal is None:
+            return self._apply(event)
+        token = self._judge.tokens.last(event.transcript)
+        touched: tuple[bytes, ...] = ()
+        if event.kind is Kind.EXIT:
+            touched = tuple(self._ongoing.of_process.get(event.actor.process, ()))
+        outcome = self._apply(event)
+        if event.kind is Kind.TICK:
+            touched = tuple(e.fence.transcript for e in outcome.effects if isinstance(e, FenceClosed))
+        journal(event, token, outcome.effects, touched)
+        return outcome
+
+    def _apply(self, event: Event) -> Outcome:
         kind = event.kind
         place = self._places.get(event.transcript)
         if place is None:
@@ -263,6 +282,29 @@ class Machine:
     def restore(self, tokens: Mapping[bytes, int], floor: int = 0) -> None:
         """Goes on from kept tokens."""
         self._judge.tokens.restore(tokens, floor)
+
+    # -- from one guard to the next
+
+    def place(self, transcript: bytes) -> Place | None:
+        """All that is known of *transcript*: nothing but data, which can be kept and given to `take_over`."""
+        return self._places.get(transcript)
+
+    def begun(self, transcript: bytes) -> bool:
+        """Whether all that is known of *transcript* is one lock cycle that has just begun."""
+        place = self._places.get(transcript)
+        return place is not None and place.fresh
+
+    def token(self, transcript: bytes) -> int:
+        """Its last token."""
+        return self._judge.tokens.last(transcript)
+
+    def set_token(self, transcript: bytes, token: int) -> None:
+        """The next one is the one after *token*."""
+        self._judge.tokens.set(transcript, token)
+
+    def take_over(self, transcript: bytes, place: Place) -> None:
+        """Go on from what another machine knew of *transcript*."""
+        self._ongoing.take_over(transcript, place)
 
     def set_idle_timeout(self, ns: int) -> None:
         """Takes effect on open fences, too."""

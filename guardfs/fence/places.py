@@ -95,6 +95,16 @@ class Places:
             self._give_up(*next(iter(self._away)))
         return effects
 
+    def take_over(self, transcript: bytes, place: Place) -> None:
+        """*place* is what another guard knew of *transcript*."""
+        self.all[transcript] = place
+        for process in {*place.cycles, *(fence.process for fence in (*place.fences, *place.away))}:
+            self.of_process.setdefault(process, set()).add(transcript)
+        for fence in place.away:
+            self._away[transcript, fence.facts.token] = fence
+        if place.fences:
+            self._idle_at = 0
+
     def _give_up(self, transcript: bytes, token: int) -> None:
         """Its owner was away for too long, and so were too many others."""
         fence, place = self._away.pop((transcript, token)), self.all[transcript]

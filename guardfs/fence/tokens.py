@@ -36,6 +36,11 @@ class Tokens:
             self._thin()
         return token
 
+    def set(self, transcript: bytes, token: int) -> None:
+        """*token* is the last one of *transcript*, as the guard before this one left it."""
+        self._last.pop(transcript, None)
+        self._last[transcript] = token
+
     def snapshot(self) -> dict[bytes, int]:
         """A copy of all, for the state directory, with `floor`."""
         return dict(self._last)

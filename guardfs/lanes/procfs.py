@@ -86,6 +86,14 @@ def stat_of(fd: int) -> Stat:
     return parse_stat(os.pread(fd, STAT_SIZE, 0))
 
 
+def start_of(pid: int) -> int | None:
+    """When process *pid* was started, in clock ticks after boot; None if it is gone."""
+    try:
+        return parse_stat(read(f"/proc/{pid}/stat", STAT_SIZE)).start
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def status_field(data: bytes, name: bytes) -> bytes:
     start = data.index(b"\n" + name + b":") + len(name) + 2
     return data[start : data.index(b"\n", start)].strip()

@@ -3,6 +3,7 @@ mount's root by root or the guard's own user, and answered by the same attribute
 
     {"do": "mode", "mode": "off"}      -> {"mode": "off", "before": "enforce", "left": []}
     {"do": "flush", "transcript": ""}  -> {"left": [...]}
+    {"do": "upgrade", "format": 1}     -> {"pid": 4100, "version": "0.1.0"}
 
 The kernel sends both as it would for any attribute, so there is no socket to find, to guard and to clean away.
 """
@@ -12,11 +13,13 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
+from guardfs import __version__
 from guardfs.lanes.writer import Writer
+from guardfs.mount.memory.store import FORMAT
 from guardfs.mount.reload import Command, PolicyKeeper, SetBy
 from guardfs.mount.views import Views
 
@@ -39,14 +42,33 @@ class Flush(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
     transcript: bytes = b""
 
 
-_REQUEST = msgspec.json.Decoder(SetMode | Flush)
+class Upgrade(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="do", tag="upgrade"):
+    """Another daemon is to take over, of what is installed now. format: of the memory that it would read
+    (`guardfs.mount.memory.store.FORMAT`)."""
+
+    format: int
+
+
+_REQUEST = msgspec.json.Decoder(SetMode | Flush | Upgrade)
+
+
+class Upgrader(Protocol):
+    """How another daemon is had."""
+
+    def possible(self) -> bool:
+        """Whether one could take over."""
+
+    def ask(self) -> None:
+        """Ask for one."""
 
 
 class Control:
-    """Answers requests, on the loop. ids: the users that may ask."""
+    """Answers requests, on the loop. ids: the users that may ask. upgrade: gets another daemon."""
 
-    def __init__(self, policy: PolicyKeeper, views: Views, ids: frozenset[int]) -> None:
+    def __init__(self, policy: PolicyKeeper, views: Views, ids: frozenset[int], upgrade: Upgrader) -> None:
         self._policy = policy
+        self._upgrade = upgrade
+        self._leaves = -1  # the process that has asked for another daemon, until it has its answer
         self._views = views
         self._ids = ids
         self._answers: OrderedDict[int, bytes] = OrderedDict()
@@ -58,7 +80,12 @@ class Control:
             request = _REQUEST.decode(value)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-        answer = self._set_mode(request, writer) if isinstance(request, SetMode) else self._flush(request)
+        if isinstance(request, SetMode):
+            answer = self._set_mode(request, writer)
+        elif isinstance(request, Upgrade):
+            answer = self._hand_over(request, writer)
+        else:
+            answer = self._flush(request)
         self._answers.pop(_process(writer), None)
         self._answers[_process(writer)] = msgspec.json.encode(answer)
         if len(self._answers) > _ANSWERS:
@@ -70,6 +97,9 @@ class Control:
         found = self._answers.get(_process(writer))
         if found is None:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        if self._leaves == _process(writer):  # the next daemon would not know the answer
+            self._leaves = -1
+            self._upgrade.ask()
         return found
 
     def _check(self, writer: Writer) -> None:
@@ -81,6 +111,18 @@ class Control:
         self._policy.set_mode(request.mode, SetBy(writer.uid, _process(writer), writer.comm))
         self._views.everything_due()
         return {"mode": self._policy.mode, "before": before, **self._left(b"")}
+
+    def _hand_over(self, request: Upgrade, writer: Writer) -> dict[str, Any]:
+        facts = {"pid": os.getpid(), "version": __version__}
+        if request.format != FORMAT:
+            return {
+                **facts,
+                "error": f"the one that is installed cannot read what guardfs {__version__} leaves",
+            }
+        if not self._upgrade.possible():
+            return {**facts, "error": "it has no supervisor, or the kernel sends nothing again"}
+        self._leaves = _process(writer)
+        return facts
 
     def _flush(self, request: Flush) -> dict[str, Any]:
         if request.transcript:

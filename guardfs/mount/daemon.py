@@ -36,7 +36,9 @@ from guardfs.mount.control import Control
 from guardfs.mount.dispatch import Dispatcher
 from guardfs.mount.fences import FenceKeeper
 from guardfs.mount.filesystem import FileSystem, Operations
+from guardfs.mount.heir import CannotTakeOverError, Heir
 from guardfs.mount.layout import check_layout
+from guardfs.mount.line import Line
 from guardfs.mount.loop import RequestLoop
 from guardfs.mount.merging import Merger
 from guardfs.mount.recovery import notice_of, recover
@@ -61,6 +63,10 @@ _SWITCH_SECONDS = 0.0002
 """How long another thread (the log's) may keep the interpreter while a request waits for it. Python's
 default is 5 ms.
 """
+
+
+_FINISH_SECONDS = 10.0
+"""What requests that are in a thread get to be finished, before another daemon takes over."""
 
 
 def _descriptor_budget() -> tuple[int, int]:
@@ -88,6 +94,8 @@ class Daemon:
 
     def __init__(self, config: DaemonConfig) -> None:
         self.config = config
+        self.heir = Heir(config)
+        config = self.config = msgspec.structs.replace(config, policy=self.heir.options())
         state = StateDirectory(config.state_dir)
         paths, threads = _descriptor_budget()
         settings = effective(config.policy.policy, config.policy.over)
@@ -100,6 +108,7 @@ class Daemon:
             keep=settings.keep,
             hash_key=state.key() if settings.hash_ids else None,
             sessions=self.sessions,
+            inherited=config.takeover is not None,
         )
         self.tokens = TokenStore(state)
         self.policy = PolicyKeeper(config.policy, self.audit, self.tokens.floor)
@@ -114,6 +123,7 @@ class Daemon:
             audit_required=settings.required,
             in_memory=config.fstype in MEMORY,
         )
+        self.line = Line(config, lambda: self.heir.keeps, lambda: sum(self.filesystem.operations.values()))
         self.store = BranchStore(state.path)
         self._bound(config.policy.policy)
         self._state = state
@@ -124,12 +134,20 @@ class Daemon:
         self.filesystem.settled = self.views.changed
         self.filesystem.format_changed = self.views.use
         self.fences.ended = lambda effects: self.views.changed(b"", effects)
-        self.fences.ticked = self.views.everything_due
+        self.fences.ticked = self._ticked
         self.fences.went_wrong = self.filesystem.internal_error
+        self.views.busy = self.line.busy
         self.dispatcher = Dispatcher(self.filesystem)
         self.invalidator = Invalidator()
         self.watch: Watch | None = None
         self._stopped = False
+        self.heir.attach(self.filesystem, self.policy, lambda call: setattr(self.store, "about", call))
+
+    def _ticked(self) -> None:
+        """The clock, or the end of a process, may have changed something of the views."""
+        self.views.everything_due()
+        if self.filesystem.keeper is not None:
+            self.filesystem.keeper.now()
 
     def _open_registry(self) -> int:
         """The registry of sessions, as it is below the mount."""
@@ -154,6 +172,7 @@ class Daemon:
             # the loop
             os.set_blocking(self.config.fuse_fd, False)
             os.dup2(self.config.fuse_fd, number, inheritable=False)
+            self.heir.connected()
 
         loop = RequestLoop(number, self.dispatcher, swap, self.audit.spare)
         loop.install()
@@ -161,9 +180,6 @@ class Daemon:
 
     def _begin_watch(self, post: Callable[[Callable[[], None]], None]) -> None:
         """Long timeouts are for directories whose changes are announced."""
-        self.invalidator.start()
-        self.filesystem.forget_entry = self.invalidator.entry
-        self.filesystem.forget_node = self.invalidator.node
         if is_remote(self.config.fstype):
             log.warning(
                 "%s is on %s: changes by other hosts are not announced, so names are cached for a second only",
@@ -181,22 +197,29 @@ class Daemon:
             return
         self.watch = watch
         self.filesystem.watcher = watch
+        if self.heir.takes_over:
+            self.heir.watch(self.filesystem, watch)
 
     async def serve(self) -> None:
         """Answer requests until the mount is gone."""
         token = trio.lowlevel.current_trio_token()
         self.audit.start()
-        self._emit(
-            "start",
-            options=msgspec.to_builtins(self.policy.settings),
-            policy={"source": self.config.policy.source, "digest": self.config.policy.digest},
-        )
-        self._recover()
+        self.tokens.start()
+        self.filesystem.forget_entry = self.invalidator.entry
+        self.filesystem.forget_node = self.invalidator.node
+        self.filesystem.fences_changed = self.fences.changed
+        if self.heir.takes_over:
+            self.heir.restore(self.filesystem)
+        else:
+            self._emit(
+                "start",
+                options=msgspec.to_builtins(self.policy.settings),
+                policy={"source": self.config.policy.source, "digest": self.config.policy.digest},
+            )
+            self._recover()
+            self._seed_locks()
         self._remember(self.policy.policy)
         self._begin_watch(token.run_sync_soon)
-        self.tokens.start()
-        self._seed_locks()
-        self.filesystem.fences_changed = self.fences.changed
         self.sessions.start()
         self.filesystem.registry_changed = self.sessions.touch
         self.policy.changed = self._policy_changed
@@ -213,21 +236,27 @@ class Daemon:
                 "fences": self.fences.facts,
                 "branches": self.views.facts,
             },
+            self.heir.facts,
         )
         self.filesystem.status = status.encode
         self.filesystem.status_of = self.fences.of
-        control = Control(self.policy, self.views, frozenset((0, os.geteuid())))
+        control = Control(self.policy, self.views, frozenset((0, os.geteuid())), self.line)
         self.filesystem.ask, self.filesystem.answer = control.ask, control.answer
         loop = self._connect()
         try:
             async with trio.open_nursery() as nursery:
                 self.dispatcher.install(nursery)
                 self.fences.start(nursery)
+                self.fences.resume()
                 nursery.start_soon(self._signals, loop)
                 nursery.start_soon(self._ready, loop)
-                nursery.start_soon(self._control, loop)
+                nursery.start_soon(self.line.listen, loop.stop)
+                nursery.start_soon(self.line.beat)
                 await self._requests()
-                self.views.finish()
+                if self.line.handing:
+                    await self._hand_over()
+                else:
+                    self.views.finish()
                 nursery.cancel_scope.cancel()
         finally:
             self.dispatcher.remove()
@@ -274,9 +303,10 @@ class Daemon:
         self.sessions.touch()
         self._bound(policy)
         self._remember(policy)
+        self.heir.keep_policy(policy, self.policy.digest)
         self.filesystem.counters.use(self.policy.judge.decider.lane_names)
         names = msgspec.json.encode(policy.transcripts).decode()
-        self._tell(Message("names", names))
+        self.line.tell(Message("names", names))
 
     async def _requests(self) -> None:
         """pyfuse3's session loop, with one worker: what waits has detached itself."""
@@ -296,10 +326,11 @@ class Daemon:
 
     async def _ready(self, loop: RequestLoop) -> None:
         await loop.serving.wait()
+        self.invalidator.start()  # not before libfuse knows the protocol
         try:
             await prove_attribution(self.filesystem, self.config.mountpoint)
         except GuardError as error:
-            self._tell(Message("failed", error.what, error.mend))
+            self.line.tell(Message("failed", error.what, error.mend))
             loop.stop()
             return
         if not self.filesystem.processes.sees_all():
@@ -310,29 +341,16 @@ class Daemon:
         gc.collect()
         gc.freeze()  # what start-up made lives as long as the daemon; the collector need not look at it again
         gc.set_threshold(*_GC_THRESHOLDS)
-        self._tell(Message("ready"))
+        if self.config.takeover is not None:
+            self.heir.forget_caches(self.filesystem, self.invalidator)
+            self.audit.emit(self.heir.notice())
+        self.line.tell(Message("ready"))
 
-    def _tell(self, message: Message) -> None:
-        try:
-            send(self.config.control_fd, message)
-        except OSError:
-            log.warning("the supervisor is gone; the mount goes on")
-
-    async def _control(self, loop: RequestLoop) -> None:
-        """The supervisor's end of the socket: it says nothing, but its death is seen here."""
-        with socket.socket(fileno=os.dup(self.config.control_fd)) as control:
-            control.setblocking(False)
-            while True:
-                await trio.lowlevel.wait_readable(control)
-                try:
-                    data = control.recv(4096)
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    data = b""
-                if not data:
-                    log.warning("the supervisor is gone; the mount goes on until it is unmounted")
-                    return
+    async def _hand_over(self) -> None:
+        """Finish what has begun. Callers that wait for a fence go on waiting: they are sent to the next daemon."""
+        with trio.move_on_after(_FINISH_SECONDS):
+            while self.dispatcher.detached > self.views.waits.held:  # noqa: ASYNC110  (for 10 s, once)
+                await trio.sleep(0.005)
 
     async def _signals(self, loop: RequestLoop) -> None:
         """SIGTERM without a supervisor unmounts; SIGHUP opens the log anew (after a rotation by others) and
@@ -342,11 +360,8 @@ class Daemon:
                 if number == signal.SIGHUP:
                     self.audit.reopen()
                     self.policy.look()
-                elif number == signal.SIGTERM and not self._supervised():
+                elif number == signal.SIGTERM and not self.line.supervised():
                     await trio.to_thread.run_sync(device.abort, self.config.mountpoint, self.config.device)
-
-    def _supervised(self) -> bool:
-        return os.getppid() == self.config.supervisor_pid
 
     def _emit(self, op: str, **fields: object) -> None:
         self.audit.emit(
@@ -373,7 +388,8 @@ class Daemon:
             except OSError:
                 pass
         self.views.close()
-        self._emit("stop", operations=dict(sorted(self.filesystem.operations.items())))
+        if not self.line.handing:  # else the next one says that it has taken over
+            self._emit("stop", operations=dict(sorted(self.filesystem.operations.items())))
         self.audit.close()
 
 
@@ -417,7 +433,8 @@ def main() -> int:
         daemon = Daemon(config)
         trio.run(daemon.serve)
     except GuardError as error:
-        send(config.control_fd, Message("failed", error.what, error.mend))
+        refused = isinstance(error, CannotTakeOverError)
+        send(config.control_fd, Message("refused" if refused else "failed", error.what, error.mend))
         return error.exit_status
     except BaseException:
         log.exception("the daemon ends")

@@ -150,12 +150,14 @@ def _mount_as_user(path: str, source: str) -> int:
     return fds[0]
 
 
-def unmount(path: str, *, lazy: bool = False) -> None:
-    """Take the topmost mount off *path*; *lazy* detaches a busy one. Raises OSError (EBUSY: somebody uses
+def unmount(path: str, *, lazy: bool = False, force: bool = False) -> None:
+    """Take the topmost mount off *path*; *lazy* detaches a busy one; *force* breaks
+    the connection, if root asks. Raises OSError (EBUSY: somebody uses
     it; EINVAL: no mount).
     """
     if os.geteuid() == 0:
-        libc.unmount(os.fsencode(path), libc.UMOUNT_NOFOLLOW | (libc.MNT_DETACH if lazy else 0))
+        flags = (libc.MNT_DETACH if lazy else 0) | (libc.MNT_FORCE if force else 0)
+        libc.unmount(os.fsencode(path), libc.UMOUNT_NOFOLLOW | flags)
         return
     helper = shutil.which("fusermount3") or "fusermount3"
     command = [helper, "-u", *(["-z"] if lazy else []), "--", path]
@@ -189,8 +191,11 @@ def is_shared(path: str, number: str) -> bool:
     return any(entry.shared for entry in mounts() if entry.path == path and entry.device == number)
 
 
-def abort(path: str, number: str) -> None:
-    """Detach the mount with device number *number* from *path*, and no other; for one whose daemon is dead."""
+def abort(path: str, number: str, *, force: bool = False) -> None:
+    """Detach the mount with device number *number* from *path*, and no other; for one whose daemon is dead.
+
+    force: calls that wait on it fail. A thread of the daemon's that hangs in one would keep the connection for ever.
+    """
     with contextlib.suppress(OSError):
         if is_top(path, number):
-            unmount(path, lazy=True)
+            unmount(path, lazy=True, force=force)

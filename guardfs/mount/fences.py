@@ -20,6 +20,7 @@ from guardfs.audit.log import AuditLog
 from guardfs.fence.effects import Effect, FenceOpened, Forgotten, Incident
 from guardfs.fence.events import ProcessKey
 from guardfs.fence.machine import FenceView
+from guardfs.lanes.procfs import start_of
 from guardfs.lanes.writer import Writer
 from guardfs.policy.judge import Judge
 from guardfs.state.tokens import TokenStore
@@ -55,6 +56,14 @@ class FenceKeeper:
         """Begin to keep the time."""
         self._nursery = nursery
         nursery.start_soon(self._tick)
+
+    def resume(self) -> None:
+        """Wait for the end of those whose cycles and fences an earlier daemon has left."""
+        for process in self._judge.machine.processes():
+            if process[0] > 0 and process[1] and start_of(process[0]) not in (None, process[1]):
+                self._exited(process)  # another process has its number by now
+            else:
+                self._watch(process)
 
     def changed(self, writer: Writer | None, effects: tuple[Effect, ...]) -> None:
         """What an operation by *writer* (None: nobody's) did to fences. A writer has taken a lock, or changed a fence:

@@ -12,6 +12,7 @@ import trio
 
 from guardfs.mount.caller import interrupted
 from guardfs.mount.dispatch import detach
+from guardfs.mount.memory.requests import OPERATIONS as OPERATIONS_KEPT
 from guardfs.mount.operations.core import Held, Later
 from guardfs.mount.operations.enforced import Enforced
 
@@ -33,11 +34,16 @@ def _served(name: str) -> Callable[..., Any]:
     pyfuse3 an exception that is no FUSEError would end the mount.
     """
 
+    known = name in OPERATIONS_KEPT
+
     async def handler(self: Operations, *args: Any) -> Any:
         filesystem = self.filesystem
         try:
             filesystem.operations[name] = filesystem.operations.get(name, 0) + 1
-            result = getattr(filesystem, name)(*args)
+            if known and filesystem.keeper is not None:
+                result = filesystem.keeper.answer(name, getattr(filesystem, name), args)
+            else:
+                result = getattr(filesystem, name)(*args)
             if result.__class__ is Later:
                 return await self.finish(result)
             if result.__class__ is Held:
@@ -76,7 +82,11 @@ class Operations(pyfuse3.Operations):
         except OSError as error:
             if later.failed is not None:
                 later.failed(error)
+            if later.answered is not None:
+                later.answered()
             raise
+        if later.answered is not None:
+            later.answered()
         return later.then(result)
 
     async def hold(self, held: Held) -> Any:
@@ -92,8 +102,15 @@ class Operations(pyfuse3.Operations):
                 await trio.sleep(_LOOK_SECONDS)
         finally:
             held.left()
+        keeper = self.filesystem.keeper
+        if keeper is not None:
+            keeper.resumed("open", held.unique)
         result = held.then(not held.over())
-        return await self._rest(result) if result.__class__ is Later else result
+        if result.__class__ is Later:
+            return await self._rest(result)
+        if keeper is not None:
+            keeper.done(0)
+        return result
 
     async def _rest(self, later: Later) -> Any:
         return later.then(await trio.to_thread.run_sync(later.work, limiter=self._threads))

@@ -89,12 +89,21 @@ _CACHE_READDIR = 1 << 6  # struct fuse_file_info, the same bit in libfuse 3.5 to
 
 _pointer_at = ctypes.c_void_p.from_address
 _int_at = ctypes.c_int.from_address
+_long_at = ctypes.c_uint64.from_address
 _uint_at = ctypes.c_uint.from_address
 
 
 def request_of(container: object) -> int | None:
     """The `fuse_req_t` of an operation, as an address."""
     return _pointer_at(id(container) + _REQ).value
+
+
+_UNIQUE = 8  # struct fuse_req of libfuse 3: the session's address, then `unique`
+
+
+def unique_of(container: object) -> int:
+    """The kernel's number of an operation's request, as it sent it. `selfcheck` proves where it stands."""
+    return _long_at(_long_at(id(container) + _REQ).value + _UNIQUE).value
 
 
 def flags_of(container: object) -> int:

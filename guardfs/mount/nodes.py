@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from guardfs.audit.event import Kind
 from guardfs.fence.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from guardfs.mount.memory.nodes import NodeLedger
 
 ROOT_ID = 1
 
@@ -50,7 +53,7 @@ class Node:
     file any more. opened: open handles that hold a real descriptor.
     setid: the mode has a set-id bit. watched: a directory in which changes are announced. file: what is known of the
     file itself, shared by the nodes that are views of it. view: which view of a transcript it is, None where there is
-    but one.
+    but one. kept: where the next daemon finds it, 0 if nowhere.
     """
 
     __slots__ = (
@@ -60,6 +63,7 @@ class Node:
         "id",
         "ino",
         "is_dir",
+        "kept",
         "kind",
         "names",
         "nlookup",
@@ -85,6 +89,7 @@ class Node:
         self.view: View | None = None
         self.setid = False
         self.watched = False
+        self.kept = 0
 
     @property
     def seen(self) -> Seen | None:
@@ -131,6 +136,8 @@ class NodeTable:
         self._forgotten: OrderedDict[tuple[int, int], Seen | None] = OrderedDict()
         self.shared: dict[tuple[int, int], File] = {}
         """Files to which a node leads that is no name's: what is known of them, for a node that is made for one."""
+        self.ledger: NodeLedger | None = None
+        """Where every change is written down for the next daemon."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -165,8 +172,7 @@ class NodeTable:
         is_dir = st.st_mode & 0o170000 == 0o040000
         node = self._by_inode.get(key)
         if node is None or node.is_dir != is_dir:
-            node = Node(self._next, st.st_dev, st.st_ino, kind, is_dir=is_dir)
-            self._next += 1
+            node = self._new(st.st_dev, st.st_ino, kind, is_dir=is_dir)
             if self.shared:
                 node.file = self.shared.get(key, node.file)
             self._by_id[node.id] = node
@@ -174,23 +180,42 @@ class NodeTable:
             self._forgotten.pop(key, None)
         node.nlookup += 1
         node.setid = st.st_mode & 0o6000 != 0
-        self.name(node, parent, name, kind)
+        if not self.name(node, parent, name, kind) and self.ledger is not None:
+            self.ledger.count(node)
         return node
+
+    def _new(self, dev: int, ino: int, kind: Kind, *, is_dir: bool) -> Node:
+        node = Node(self._next, dev, ino, kind, is_dir=is_dir)
+        self._next += 1
+        if self.ledger is not None:
+            self.ledger.next_node(self._next)
+        return node
+
+    def refer(self, node: Node, count: int = 1) -> None:
+        """The kernel is about to be given *count* more references to *node*."""
+        node.nlookup += count
+        if self.ledger is not None:
+            self.ledger.count(node)
+
+    def changed(self, node: Node) -> None:
+        """Names, file or kind of *node* were changed by hand."""
+        if self.ledger is not None and node.id != ROOT_ID and self._by_id.get(node.id) is node:
+            self.ledger.changed[node.id] = node, self._by_inode.get((node.dev, node.ino)) is node
 
     def alias(self, parent: Node, name: bytes, dev: int, ino: int, kind: Kind) -> Node:
         """A further node for what *name* in *parent* means to some: a view. No name leads to it but by who asks."""
-        node = Node(self._next, dev, ino, kind, is_dir=False)
-        self._next += 1
+        node = self._new(dev, ino, kind, is_dir=False)
         self._by_id[node.id] = node
         node.names.append((parent, name))
+        self.changed(node)
         return node
 
-    def name(self, node: Node, parent: Node, name: bytes, kind: Kind) -> None:
-        """*name* in *parent* now means *node*."""
+    def name(self, node: Node, parent: Node, name: bytes, kind: Kind) -> bool:
+        """*name* in *parent* now means *node*; False if it did before."""
         key = (parent.id, name)
         before = self._entries.get(key)
         if before is node:
-            return
+            return False
         if before is not None:
             self.unname(parent, name)
         self._entries[key] = node
@@ -202,12 +227,15 @@ class NodeTable:
             node.names.append((parent, name))
         if node.kind is not kind and (node.kind is Kind.OTHER or len(node.names) == 1):
             node.kind = kind  # a transcript stays one under whatever further names it gets
+        self.changed(node)
+        return True
 
     def unname(self, parent: Node, name: bytes) -> Node | None:
         """*name* in *parent* means nothing any more; the node that it meant, if one was known."""
         node = self._entries.pop((parent.id, name), None)
         if node is not None:
             node.names = [pair for pair in node.names if pair != (parent, name)]
+            self.changed(node)
         return node
 
     def detach(self, node: Node) -> None:
@@ -217,6 +245,7 @@ class NodeTable:
         key = (node.dev, node.ino)
         if self._by_inode.get(key) is node:
             del self._by_inode[key]
+            self.changed(node)
 
     def forget(self, node_id: int, count: int) -> Node | None:
         """Drop *count* references; the node, if those were the last."""
@@ -225,7 +254,11 @@ class NodeTable:
             return None
         node.nlookup -= count
         if node.nlookup > 0:
+            if self.ledger is not None:
+                self.ledger.count(node)
             return None
+        if self.ledger is not None:
+            self.ledger.drop(node)
         del self._by_id[node_id]
         for parent, name in node.names:
             key = (parent.id, name)
@@ -237,6 +270,21 @@ class NodeTable:
             if len(self._forgotten) > _FORGOTTEN:
                 self._forgotten.popitem(last=False)
         return node
+
+    def take_over(self, node: Node, next_id: int, *, of_inode: bool) -> None:
+        """*node*, without names, is one of those that an earlier daemon has told the kernel of. next_id: the first id
+        that was never given out."""
+        self._by_id[node.id] = node
+        if of_inode:
+            self._by_inode[node.dev, node.ino] = node
+        self._next = max(self._next, next_id, node.id + 1)
+
+    def known_as(self, node: Node, parent: Node, name: bytes, *, entry: bool) -> None:
+        """The kernel knows *node*, which was taken over, as *name* in *parent*. entry: it is what a look without a view
+        of its own finds there."""
+        node.names.append((parent, name))
+        if entry:
+            self._entries[parent.id, name] = node
 
     def last_seen(self, st: os.stat_result) -> Seen | None:
         """What was last seen of a file that the kernel has forgotten lately."""

@@ -39,6 +39,10 @@ HANDLE_KILLPRIV_V2 = 1 << 28
 INIT_EXT = 1 << 30
 HAS_RESEND = 1 << 39
 
+NOTIFY_RESEND: Final = 7
+NOTIFY_INC_EPOCH: Final = 8
+EPOCH_MINOR: Final = 44
+
 WANTED = (
     ASYNC_READ
     | ATOMIC_O_TRUNC  # O_TRUNC arrives with the open: one operation, one verdict
@@ -80,8 +84,9 @@ class Agreement(msgspec.Struct, frozen=True):
         return bool(self.flags & HAS_RESEND)
 
 
-def answer_init(request: bytes) -> tuple[Agreement, bytes]:
-    """The agreement on the kernel's INIT *request*, and the reply to write to /dev/fuse."""
+def answer_init(request: bytes, *, resend: bool = True) -> tuple[Agreement, bytes]:
+    """The agreement on the kernel's INIT *request*, and the reply to write to /dev/fuse. resend: ask for what lets a
+    later daemon take over."""
     _, opcode, unique, *_ = HEADER.unpack_from(request)
     if opcode != FUSE_INIT:
         raise GuardError(f"the kernel's first request was opcode {opcode}, not FUSE_INIT", "mount again")
@@ -96,7 +101,7 @@ def answer_init(request: bytes) -> tuple[Agreement, bytes]:
     offered = flags | (flags2 << 32 if flags & INIT_EXT else 0)
     agreed = Agreement(
         minor=min(minor, MINOR),
-        flags=offered & WANTED,
+        flags=offered & (WANTED if resend else WANTED & ~HAS_RESEND),
         max_readahead=readahead,
         max_write=MAX_WRITE if offered & MAX_PAGES else 32 * _PAGE,
     )
@@ -116,6 +121,18 @@ def answer_init(request: bytes) -> tuple[Agreement, bytes]:
         0,
     )
     return agreed, OUT_HEADER.pack(OUT_HEADER.size + len(body), 0, unique) + body
+
+
+def ask_to_resend() -> bytes:
+    """What a new daemon writes to /dev/fuse so that the kernel sends once more what the last one had read and not
+    answered (FUSE_NOTIFY_RESEND)."""
+    return OUT_HEADER.pack(OUT_HEADER.size, NOTIFY_RESEND, 0)
+
+
+def new_epoch() -> bytes:
+    """The kernel is to look up every name again before it believes it, also that there is none
+    (FUSE_NOTIFY_INC_EPOCH, protocol 7.44)."""
+    return OUT_HEADER.pack(OUT_HEADER.size, NOTIFY_INC_EPOCH, 0)
 
 
 def made_up_init(agreement: Agreement) -> bytes:

@@ -45,11 +45,17 @@ class SetBy(msgspec.Struct, frozen=True):
     comm: str
 
 
+_SAID = msgspec.msgpack.Decoder(
+    tuple[tuple[Literal["record", "enforce", "off"], SetBy, int] | None, dict[bytes, dict[int, bool]]]
+)
+
+
 class PolicyKeeper:
     """Holds the policy of one mount. Before `start` it is only the one to begin with.
 
     What an operator says of the mode comes before policy and options: `record` and `enforce` until another policy is
-    taken, `off` until the operator says otherwise.
+    taken, `off` until the operator says otherwise. changed: told of a policy that was taken; commanded: called when an
+    operator has set the mode.
     """
 
     def __init__(self, options: PolicyOptions, audit: AuditLog, token_floor: int = 0) -> None:
@@ -61,6 +67,7 @@ class PolicyKeeper:
         self.judge.switch(enforces=self.settings.mode == "enforce")
         self._command: tuple[Literal["record", "enforce", "off"], SetBy, int] | None = None
         self.changed: Callable[[Policy], None] = lambda policy: None
+        self.commanded: Callable[[], None] = lambda: None
         self._options = options
         self._audit = audit
         self._since_ns = time.time_ns()
@@ -107,6 +114,17 @@ class PolicyKeeper:
         log.warning("mode %s, was %s: set by %s[%d], user %d", self.mode, before, by.comm, by.tgid, by.uid)
         process = {"tgid": by.tgid, "comm": by.comm}
         self._tell_mode(before, "policy" if mode == "policy" else "command", by=process, uid=by.uid)
+        self.commanded()
+
+    def said(self) -> bytes:
+        """What an operator has said of the mode, and what holds for open fences, for the next daemon."""
+        return msgspec.msgpack.encode((self._command, self.judge.began()))
+
+    def recall(self, data: bytes) -> None:
+        """Go on from what `said` told."""
+        self._command, began = _SAID.decode(data)
+        self._switch()
+        self.judge.recall(began)
 
     def _switch(self) -> None:
         self.judge.switch(enforces=self.mode == "enforce", off=self.mode == "off")

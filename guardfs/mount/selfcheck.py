@@ -3,7 +3,7 @@
 `layout` describes the inside of pyfuse3's objects; should a new version differ in a way that sizes do not
 show, every event would name the wrong writer. So a thread of the daemon, whose id is known, opens and writes
 a file through the mount, and the file system compares the callers that it is shown. The file exists nowhere:
-its name is random, and only the check knows it.
+its name is random, and only the check knows it. By the way it is looked whether the numbers of its requests are found.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 import threading
+from itertools import pairwise
 from typing import Any
 
 import pyfuse3
@@ -19,7 +20,7 @@ import trio
 
 from guardfs.errors import GuardError
 from guardfs.mount.filesystem import FileSystem
-from guardfs.mount.layout import Entry
+from guardfs.mount.layout import Entry, unique_of
 
 _NODE = (1 << 62) + 1  # far above any node id that is ever given out
 _HANDLE = (1 << 62) + 1
@@ -32,6 +33,7 @@ class _Probe:
         self._filesystem = filesystem
         self._name = name
         self.seen: dict[str, int] = {}
+        self.uniques: list[int] = []
         self._entry = Entry()
 
     def install(self) -> None:
@@ -41,6 +43,15 @@ class _Probe:
     def remove(self) -> None:
         for name in ("lookup", "getattr", "open", "write", "release"):
             vars(self._filesystem).pop(name, None)
+
+    def _number(self) -> None:
+        self.uniques.append(unique_of(self._filesystem.request))
+
+    def numbered(self) -> bool:
+        """Whether the requests' numbers were read from the right place: the kernel's are even, and grow."""
+        first, *others = self.uniques
+        grown = all(before < after for before, after in pairwise(self.uniques))
+        return grown and others[-1] - first < 1 << 32 and not any(number & 1 for number in self.uniques)
 
     def _attributes(self) -> pyfuse3.EntryAttributes:
         values = os.stat_result((stat.S_IFREG | 0o600, _NODE, 0, 1, os.geteuid(), os.getegid(), 0, 0, 0, 0))
@@ -55,6 +66,7 @@ class _Probe:
         if name != self._name:
             return type(self._filesystem).lookup(self._filesystem, parent, name, ctx)
         self.seen["lookup"] = ctx.pid
+        self._number()
         return self._attributes()
 
     def getattr(self, node: int, ctx: Any) -> Any:
@@ -66,12 +78,14 @@ class _Probe:
         if node != _NODE:
             return type(self._filesystem).open(self._filesystem, node, flags, ctx)
         self.seen["open"] = ctx.pid
+        self._number()
         return pyfuse3.FileInfo(fh=_HANDLE)
 
     def write(self, handle: int, offset: int, data: bytes) -> Any:
         if handle != _HANDLE:
             return type(self._filesystem).write(self._filesystem, handle, offset, data)
         self.seen["write"] = self._filesystem.caller().pid
+        self._number()
         return len(data)
 
     def release(self, handle: int) -> Any:
@@ -109,3 +123,5 @@ async def prove_attribution(filesystem: FileSystem, mountpoint: str) -> None:
             f"the writer of a write cannot be told: thread {tids[0]} was seen as {probe.seen}",
             "install the pyfuse3 version in the project's lock file",
         )
+    if not probe.numbered() and filesystem.keeper is not None:
+        filesystem.keeper.gave_up(f"the numbers of requests: {probe.uniques}")

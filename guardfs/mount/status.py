@@ -34,7 +34,8 @@ def _resident_bytes() -> int:
 
 
 class Status:
-    """Gathers the figures when somebody asks. more: further sections, by name."""
+    """Gathers the figures when somebody asks. more: further sections, by name; daemon: more of the section
+    about the daemon."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Status:
         watch: Watch | None,
         invalidator: Invalidator,
         more: Mapping[str, Callable[[], dict[str, Any]]],
+        daemon: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._config = config
         self._filesystem = filesystem
@@ -51,6 +53,7 @@ class Status:
         self._watch = watch
         self._invalidator = invalidator
         self._more = more
+        self._daemon = daemon
 
     def facts(self) -> dict[str, Any]:
         """All figures; times in ns since the epoch, sizes in bytes."""
@@ -68,6 +71,7 @@ class Status:
                 "descriptors": len(os.listdir("/proc/self/fd")) - 1,
                 "libfuse": libfuse_version(),
                 "can_resend": config.agreement.can_resend,
+                **self._daemon(),
             },
             "state": {"dir": config.state_dir},
             "audit": {**fs.audit.stats(), "required": fs.audit_required},

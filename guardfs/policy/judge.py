@@ -7,8 +7,10 @@ decides on it, and what became of the transcript's fences.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from guardfs.audit.event import FenceMark, Kind
 from guardfs.fence.effects import NONE, Effect, FenceClosed, Outcome
@@ -68,11 +70,12 @@ class Judge:
     """Decides by the policy in force; `use` puts another one in its place, between two operations.
 
     token_floor: no fencing token up to this one is given again. enforces: what it says is done. off: it says nothing,
-    everything passes. Not thread-safe.
+    everything passes. claims_changed: given all claims after each change. Not thread-safe.
     """
 
     def __init__(self, decider: Decider, names: NameRules, token_floor: int = 0) -> None:
         self._claims: OrderedDict[tuple[int, int, bytes], str] = OrderedDict()
+        self.claims_changed: Callable[[bytes], None] = lambda data: None
         self.enforces = self.off = False
         self._began: dict[bytes, dict[int, bool]] = {}  # by token: what held when the fence was opened
         self._passed: dict[Decision, Decision] = {}
@@ -113,6 +116,15 @@ class Judge:
         """Whether what is said of an operation on *transcript* is done."""
         began = self._began.get(transcript) if self._began else None
         return self.enforces if began is None else any(began.values())
+
+    def began(self) -> dict[bytes, dict[int, bool]]:
+        """By transcript and token: whether what was said was done when those fences opened that are older than the last
+        `switch`."""
+        return self._began
+
+    def recall(self, began: dict[bytes, dict[int, bool]]) -> None:
+        """Go on from what another guard told as `began`."""
+        self._began = began
 
     @property
     def old_fences(self) -> int:
@@ -309,6 +321,13 @@ class Judge:
             self._claims[key] = lane
             if len(self._claims) > _CLAIMS:
                 self._claims.popitem(last=False)
+        self.claims_changed(msgspec.msgpack.encode([(*each, word) for each, word in self._claims.items()]))
+
+    def recall_claims(self, data: bytes | None) -> None:
+        """Go on from what `claims_changed` was told last, by another guard."""
+        if data is not None:
+            found = msgspec.msgpack.decode(data, type=list[tuple[int, int, bytes, str]])
+            self._claims.update(((tgid, start, path), lane) for tgid, start, path, lane in found)
 
     def claimed(self, writer: Writer, path: bytes) -> str | None:
         """What *writer*'s process claims to be."""

@@ -82,6 +82,13 @@ class BranchFile:
         if grown and (self.size + grown > store.max_branch or store.total + grown > store.max_total):
             raise OSError(errno.ENOSPC, "the journal's bound is reached (fence.max_branch, fence.max_staged)")
 
+    def undo(self, size: int) -> None:
+        """Take back what was written behind *size*: whoever did so was not answered, and comes again."""
+        if self.size > size:
+            os.ftruncate(self.fd, size)
+            self._store.total += size - self.size
+            self.size = size
+
     def _cut(self, size: int) -> None:
         try:
             os.ftruncate(self.fd, size)
@@ -133,6 +140,7 @@ class BranchStore:
     """All branches of one guarded directory. Errors of the disk are OSError. Not thread-safe, but for `sync`.
 
     step: called with the name of each step, so that tests can end the process there. pwrite: likewise, to fail there.
+    about: called with a branch's number and its size before its lane writes to it.
     """
 
     def __init__(self, state: str, max_branch: int = MAX_BRANCH, max_total: int = MAX_TOTAL) -> None:
@@ -141,6 +149,7 @@ class BranchStore:
         self.max_total = max_total
         self.total = 0
         self.step: Callable[[str], None] = lambda name: None
+        self.about: Callable[[int, int], None] = lambda number, size: None
         self.pwrite: Callable[[int, bytes, int], int] = os.pwrite
         self._next = 1
         self.files: dict[int, BranchFile] = {}

@@ -26,13 +26,14 @@ import msgspec
 from guardfs.audit.logfile import LogFile
 from guardfs.errors import GuardError
 from guardfs.mount import device, protocol
-from guardfs.mount.config import DaemonConfig, Message, PolicyOptions, encode_config, parse
+from guardfs.mount.config import DaemonConfig, Message, PolicyOptions, TakeOver, encode_config, parse
 from guardfs.policy.effective import effective
 from guardfs.policy.model import Transcripts
 from guardfs.state.directory import StateDirectory
 from guardfs.supervise.holders import described, holders
 from guardfs.supervise.quiet import quiet_moment
 from guardfs.supervise.say import ending, say
+from guardfs.supervise.takeover import Care, Succession
 from guardfs.transcript.names import NameRules
 
 _READY_SECONDS = 30.0
@@ -40,12 +41,15 @@ _LEAVE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 """A daemon that says something, or ends, wakes the supervisor by itself; this is for the clock's sake."""
 
+NO_RESEND = "GUARDFS_NO_RESEND"
+"""In the environment: do as on a kernel before Linux 6.9, which does not send unanswered requests again."""
+
 Steps = Generator[float, None, None]
 
 
 class Settings(msgspec.Struct, frozen=True):
     """What an operator asked for. audit: path of the log. timeout: seconds to wait for a quiet moment; force: do not
-    insist on one.
+    insist on one. care: for the daemon.
     """
 
     sessions: str
@@ -55,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True):
     timeout: float = 10.0
     force: bool = False
     verbose: bool = False
+    care: Care = Care()
 
 
 class Phase(Enum):
@@ -93,6 +98,9 @@ class Guard:
         self._ready = False
         self._failed: GuardError | None = None
         self._doing: Steps | None = None
+        self.succession = Succession(self, settings.care)
+        self.refused = False  # the last daemon could not take over what there was
+        self.last: subprocess.Popen[bytes] | None = None  # what is done for the directory at the very end
 
     # ---- the supervisor's side
 
@@ -104,27 +112,38 @@ class Guard:
         """Unmount at a quiet moment; after the timeout, or when told to be impatient, all the same."""
         if self.phase in (Phase.STARTING, Phase.NEW):
             self._stop_doing()  # that undoes what was begun
-            self._gone()
+            self.gone()
+        elif self.succession.giving_up:
+            pass  # it is as good as gone
         elif self.phase in (Phase.SERVING, Phase.ENDED):
             self._stop_doing()
             self._do(Phase.LEAVING, self._leave())
+
+    def open_again(self) -> None:
+        """A directory that was closed for its command, which has ended, is the plain one again."""
+        if self.succession.closed:
+            device.abort(self.settings.sessions, self.device, force=True)
 
     def step(self) -> None:
         """Act on what has happened since the last step."""
         for message in self._messages():
             self._message(message)
-        if self.phase is Phase.SERVING and self.daemon is not None and self.daemon.poll() is not None:
-            self._do(Phase.ENDED, self.daemon_ended())
+        if self.phase is Phase.SERVING:
+            self.due = self.succession.look()
+            if self.succession.dead():
+                self._do(Phase.ENDED, self.succession.ended())
         if self._doing is None:
             return
         try:
             self.due = time.monotonic() + next(self._doing)
         except StopIteration:
             self._doing, self.due = None, None
+            if self.phase is Phase.SERVING:
+                self.due = time.monotonic()
         except Exception as error:
             starting = self.phase is Phase.STARTING
             self._doing, self.due = None, None
-            self._gone()
+            self.gone()
             if starting:
                 raise
             say(f"{self.settings.sessions}: {error!r}")  # one guard's trouble is not the end of the others
@@ -132,7 +151,7 @@ class Guard:
 
     def processes(self) -> list[subprocess.Popen[bytes]]:
         """Every process that it has started and still asks about: nobody else is to wait for these, or to end them."""
-        return [self.daemon] if self.daemon is not None else []
+        return [process for process in (self.daemon, self.last) if process is not None]
 
     def _do(self, phase: Phase, steps: Steps) -> None:
         self.phase, self._doing, self.due = phase, steps, time.monotonic()
@@ -142,10 +161,15 @@ class Guard:
         if doing is not None:
             doing.close()
 
-    def _gone(self) -> None:
-        """Let go of everything."""
+    def gone(self) -> None:
+        """Let go of everything; this was the end."""
         self.phase = Phase.GONE
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close everything that the directory is held by."""
         self.close_connection()
+        self.succession.close()
         for fd in (self.listing, self.backing, self.state_lock):
             if fd >= 0:
                 os.close(fd)
@@ -170,19 +194,31 @@ class Guard:
                     f"{settings.sessions}: no quiet moment to mount in {settings.timeout:g} s: {reason}",
                     "a mount now would fail a turn in flight; try later, with a longer --timeout, or with --force",
                 )
-        self.fuse = device.mount(settings.sessions, f"guardfs:{settings.sessions}")
+        self.succession.open()
         try:
-            top = device.mount_at(settings.sessions)
-            self.device = top.device if top is not None else ""
-            request = os.read(self.fuse, 1 << 16)
-            self.agreement, reply = protocol.answer_init(request)
-            os.write(self.fuse, reply)
+            self.connect()
             self.spawn()
-            yield from self._await_ready()
+            yield from self.await_ready()
         except BaseException:
             self._give_up()
             raise
+        self.succession.begun()
         self.phase = Phase.SERVING
+
+    def connect(self) -> None:
+        """Mount, and agree with the kernel. GuardError where that cannot be."""
+        path = self.settings.sessions
+        self.fuse = device.mount(path, f"guardfs:{path}")
+        top = device.mount_at(path)
+        self.device = top.device if top is not None else ""
+        request = os.read(self.fuse, 1 << 16)
+        self.agreement, reply = protocol.answer_init(request, resend=NO_RESEND not in os.environ)
+        os.write(self.fuse, reply)
+
+    @property
+    def can_resend(self) -> bool:
+        """Whether the kernel sends again what was not answered."""
+        return self.agreement is not None and self.agreement.can_resend
 
     def _open_directory(self) -> None:
         path = self.settings.sessions
@@ -216,8 +252,8 @@ class Guard:
         finally:
             log.close()
 
-    def spawn(self) -> None:
-        """Start a daemon on the mount that is there; `_await_ready` waits for it."""
+    def spawn(self, takeover: TakeOver | None = None) -> None:
+        """Start a daemon on the mount that is there; `await_ready` waits for it. takeover: it is not the first."""
         settings = self.settings
         assert self.agreement is not None
         ours, theirs = socket.socketpair()
@@ -236,6 +272,10 @@ class Guard:
             supervisor_pid=os.getpid(),
             started_ns=time.time_ns(),
             verbose=settings.verbose,
+            memory_fd=self.succession.memory,
+            held_fds=self.succession.held,
+            heartbeat=self.succession.heartbeat,
+            takeover=takeover,
         )
         memory = os.memfd_create("guardfs-config")
         os.write(memory, encode_config(config))
@@ -244,7 +284,15 @@ class Guard:
         self.daemon = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            pass_fds=[self.backing, self.fuse, theirs.fileno(), self.listing, self.state_lock, memory],
+            pass_fds=[
+                self.backing,
+                self.fuse,
+                theirs.fileno(),
+                self.listing,
+                self.state_lock,
+                memory,
+                *self.succession.fds,
+            ],
             start_new_session=True,  # Ctrl-C is the supervisor's to handle
             cwd="/",
         )
@@ -254,7 +302,7 @@ class Guard:
         if self.control is not None:
             self.control.close()
         self.control, self._unread = ours, b""
-        self._ready, self._failed = False, None
+        self._ready, self._failed, self.refused = False, None, False
 
     def _fstype(self) -> str:
         """The type of the file system below: by the device number of the directory that was opened before
@@ -267,7 +315,8 @@ class Guard:
                 return entry.fstype
         return "unknown"
 
-    def _await_ready(self) -> Steps:
+    def await_ready(self) -> Steps:
+        """Until the daemon serves. GuardError if it does not."""
         deadline = time.monotonic() + _READY_SECONDS
         while not self._ready:
             if self._failed is not None:
@@ -289,7 +338,7 @@ class Guard:
             self.daemon.kill()
             self.daemon.wait()
         self.close_connection()
-        device.abort(self.settings.sessions, self.device)
+        device.abort(self.settings.sessions, self.device, force=True)
 
     def close_connection(self) -> None:
         """Let go of /dev/fuse: the connection ends with the daemon's own descriptor."""
@@ -323,32 +372,17 @@ class Guard:
             self._ready = True
         elif message.kind == "failed":
             self._failed = GuardError(message.what, message.mend)
+        elif message.kind == "refused":
+            self._failed, self.refused = GuardError(message.what, message.mend), True
         elif message.kind == "names":  # another policy: other files are locks
             self.names = NameRules(msgspec.json.decode(message.what, type=Transcripts))
+        else:
+            self.succession.message(message)
 
     def reload(self) -> None:
         """The daemon opens its log anew and looks at the policy."""
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGHUP)
-
-    # ---- the daemon's end
-
-    def daemon_ended(self) -> Steps:
-        """Decide what becomes of the directory: the phase says afterwards whether it serves again or is gone."""
-        yield from ()
-        assert self.daemon is not None
-        status = self.daemon.returncode
-        path = self.settings.sessions
-        if not device.is_top(path, self.device):
-            say(f"{path}: unmounted" if status == 0 else f"{path} was unmounted")
-        else:
-            say(
-                f"the daemon ended with {ending(status)}; {path} is unguarded from now on, its files are intact"
-            )
-            self.close_connection()
-            device.abort(path, self.device)
-            self.status = 1
-        self._gone()
 
     # ---- the end
 
@@ -367,7 +401,7 @@ class Guard:
             yield from self._farewell()
         else:
             self.status = 1
-        self._gone()
+        self.gone()
 
     def _take_off(self) -> bool:
         path = device.place_of(self.device, self.settings.sessions)

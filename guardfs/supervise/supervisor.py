@@ -55,6 +55,7 @@ class Supervisor:
         self._sign = watchdog()
         self._sign_due = 0.0
         self.command: Command | None = None
+        self._closing = False
         self.observer: Observer | None = None
         self._first = orphans.is_first()
         orphans.adopt()
@@ -151,8 +152,11 @@ class Supervisor:
             self._sign_due = time.monotonic() + self._sign
             notify("WATCHDOG=1")
         forever = self.finder is None and guarded and not self._guarded()
-        if forever and self.command is not None and not self.command.ended():
-            say("the command goes on unguarded")
+        if self.command is not None and not self.command.ended():
+            if any(guard.succession.closed for guard in self.guards):
+                self._close()
+            elif forever:
+                say("the command goes on unguarded")
         if self.observer is not None:
             self.observer.step(self._known())
         return came
@@ -165,6 +169,13 @@ class Supervisor:
     def _known(self) -> list[Known]:
         """Also those that are gone: whoever watches must see that."""
         return [Known(each.sessions, each.state, each.audit) for each in (g.settings for g in self.guards)]
+
+    def _close(self) -> None:
+        """A directory is closed for good: the command cannot work any more, and is told to end."""
+        if self.command is not None and not self._closing:
+            self._closing = True
+            say("the command is told to end")
+            self.command.forward(signal.SIGTERM)
 
     def _step(self, guard: Guard) -> None:
         if guard not in self._late or self.finder is None:
@@ -242,6 +253,8 @@ class Supervisor:
         if self.observer is not None:
             self.observer.end()
         for guard in self.guards:
+            if self.command is not None:
+                guard.open_again()
             guard.leave()
         while self._guarded():
             if {signal.SIGTERM, signal.SIGINT}.intersection(self._turn()):

@@ -18,7 +18,7 @@ from tests.conftest import StartGuard
 from tests.support.agent import NAME, Agent, elsewhere, record
 from tests.support.commands import guardfs
 from tests.support.guard import GUARDFS, Guard, environment
-from tests.support.mounts import mounts_below
+from tests.support.mounts import clear_mounts, mounts_below
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.mount
@@ -66,11 +66,14 @@ def ids(path: Path) -> list[str]:
 
 
 def killed(guard: Guard) -> None:
-    """The daemon dies, and its supervisor takes the mount off."""
-    os.kill(guard.daemon, signal.SIGKILL)
+    """Supervisor and daemon die, so that nobody takes over; the dead mount is taken off."""
     assert guard.process is not None
+    guard.process.kill()
     guard.process.wait(60)
-    wait_for(lambda: not mounts_below(guard.directory), "the mount to be gone")
+    os.kill(guard.daemon, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{guard.daemon}"), "the daemon to be gone")
+    clear_mounts(guard.directory)
+    assert not mounts_below(guard.directory)
 
 
 def test_a_flush_without_a_fence_has_nothing_to_do(guard: Guard) -> None:

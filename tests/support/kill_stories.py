@@ -30,6 +30,36 @@ class Teller(Agent):
         super().__init__(directory, first)
         self.said = said
         self.leaf = "base0001"
+        self._seen: tuple[int, ...] = ()
+        self._relies: tuple[int, ...] = ()
+
+    def look(self) -> object:
+        st = super().look()
+        self._seen = () if not isinstance(st, os.stat_result) else fingerprint(st)
+        return st
+
+    def check(self) -> None:
+        """A turn dies of a transcript that is not what it was when the agent looked last."""
+        self.look()
+        assert self._seen == self._relies, f"the turn dies: {self._relies} became {self._seen}"
+
+    def begin(self) -> None:
+        super().begin()
+        self._relies = self._seen
+
+    def delta(self) -> None:
+        if not self._relies:
+            return super().delta()
+        self.cycle(self.check, self.append, self.look)
+        self._relies = self._seen
+        return None
+
+    def end(self) -> None:
+        if not self._relies:
+            return super().end()
+        self.cycle(self.check)
+        self._relies = ()
+        return None
 
     def append(self) -> None:
         name = f"{self._next:08x}"
@@ -51,6 +81,11 @@ class Teller(Agent):
             act()
             self.delta()
         self.end()
+
+
+def fingerprint(st: os.stat_result) -> tuple[int, ...]:
+    """What the agent remembers of a file."""
+    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns
 
 
 def other(work: Callable[[], object]) -> None:

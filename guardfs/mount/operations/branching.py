@@ -55,7 +55,10 @@ class Branching(Unstaged):
             info, reply = super().create(parent_id, name, mode, flags, ctx)
             self.done = info, reply
             self.views.named(path, self.handles[info.fh].node.id)
-            self.handles[info.fh].settled = ruling.standing.own and not ruling.standing.owners
+            handle = self.handles[info.fh]
+            handle.settled = ruling.standing.own and not ruling.standing.owners
+            if handle.settled:
+                self.keep_marks(handle)
             return info, reply
         if not live.branch.made:
             self.views.make(live, bits, owner)
@@ -211,6 +214,8 @@ class Branching(Unstaged):
             and self.judge.enforcing(node.path())
         ):
             info.direct_io = True
+            if self.keeper is not None:
+                self.keeper.nodes.told(self.handles[info.fh], direct_io=True)
         return info
 
     @through
@@ -236,13 +241,14 @@ class Branching(Unstaged):
         live = self._branch_of_write(handle, offset, data, begin, caller)
         if live is None:
             written = self._plainly(handle, number, offset, data)
-            handle.torn = not data.endswith(b"\n")
+            self._tear(handle, data)
             if isinstance(handle.node.view, Staged) and self.views is not None:
                 self.done = written
                 self.views.echo(handle.node.view)
             return written
         views, node = self.views, handle.node
         assert views is not None
+        views.touched.add(live.staged.staging.transcript)
         before = live.branch.shown
         at = live.branch.length if handle.append else self._behind(handle, offset, live)
         try:
@@ -251,12 +257,12 @@ class Branching(Unstaged):
             self.done = written = views.write(live, data, at)
         except OSError as error:
             written = self._not_staged(handle, data, at, live, error)
-            handle.torn = not data[:written].endswith(b"\n")
+            self._tear(handle, data[:written])
             self._went_on(handle, offset, written, data)
             return self._synced(handle, written)
         self._went_on(handle, offset, written, data)
         data = data[:written]
-        handle.torn = not data.endswith(b"\n")
+        self._tear(handle, data)
         operation = operation_class("write", append=handle.append, offset=at, size_before=before.size)
         self._marked(
             self._mark_of(live),
@@ -289,7 +295,7 @@ class Branching(Unstaged):
             return written
         live = handle.live
         bring = live.file.syncing() if live is not None else lambda: self.below.fsync(handle.fd)
-        return Later(bring, lambda _: written)
+        return Later(bring, lambda _: written, None, written)
 
     def _branch_of_write(
         self, handle: Handle, offset: int, data: bytes, begin: int, caller: Context
@@ -356,5 +362,7 @@ class Branching(Unstaged):
         handle = self.handles.get(number)
         if handle is not None and handle.live is not None:
             handle.live.handles.remove(handle)
+            if self.views is not None:
+                self.views.touched.add(handle.live.staged.staging.transcript)
             handle.live = None
         super().release(number)

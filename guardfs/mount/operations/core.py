@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import msgspec
 
@@ -35,6 +35,9 @@ from guardfs.policy.model import OperationClass, Verdict
 from guardfs.transcript.formats import FORMATS, Format
 from guardfs.transcript.names import NameRules
 from guardfs.transcript.records import Assembler, RecordMeta
+
+if TYPE_CHECKING:
+    from guardfs.mount.memory.keeper import Keeper
 
 log = logging.getLogger("guardfs.mount")
 
@@ -69,18 +72,24 @@ class Later(msgspec.Struct):
     While *work* runs, other requests are answered: any table may have changed, and the request that the core
     holds is another one. Whoever returns a Later takes what it needs (node, handle, writer) along in the
     closures.
+
+    value: what the caller is told, where the operation is done, and only has to be brought to the disk. answered:
+    called when it is.
     """
 
     work: Callable[[], Any]
     then: Callable[[Any], Any]
     failed: Callable[[OSError], None] | None = None
+    value: int | None = None
+    answered: Callable[[], None] | None = None
 
 
 class Held(msgspec.Struct):
     """An answer that waits for another's doing: until *over* says so, *seconds* have passed, or the caller has been
     interrupted; then *then* gives the answer, told whether it was in vain.
 
-    While it waits, other requests are answered: everything may have changed, and *then* begins anew.
+    While it waits, other requests are answered: everything may have changed, and *then* begins anew. unique: the
+    kernel's number of the request.
     """
 
     over: Callable[[], bool]
@@ -88,6 +97,7 @@ class Held(msgspec.Struct):
     request: int | None
     then: Callable[[bool], Any]
     left: Callable[[], None]
+    unique: int = 0
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -130,6 +140,7 @@ class _Noted(msgspec.Struct, gc=False):
     wanted: bool
     mark: Mark
     more: dict[str, Any]
+    serial: int = 0
 
 
 class Watcher(Protocol):
@@ -141,7 +152,7 @@ class Watcher(Protocol):
 
 class Handle:
     """An open file. append: O_APPEND, so a write lands at the end whatever its offset. sync: what brings each write to
-    the disk (O_SYNC: fsync, O_DSYNC: fdatasync), or None."""
+    the disk (O_SYNC: fsync, O_DSYNC: fdatasync), or None. kept: where the next daemon finds it, 0 if nowhere."""
 
     __slots__ = (
         "append",
@@ -149,8 +160,10 @@ class Handle:
         "flags",
         "follows",
         "journal",
+        "kept",
         "live",
         "node",
+        "number",
         "own_from",
         "settled",
         "sync",
@@ -158,7 +171,9 @@ class Handle:
         "writable",
     )
 
-    def __init__(self, fd: int, node: Node, flags: int) -> None:
+    def __init__(self, number: int, fd: int, node: Node, flags: int) -> None:
+        self.number = number
+        self.kept = 0
         self.fd = fd
         self.node = node
         self.flags = flags
@@ -205,6 +220,8 @@ class Core:
         root = os.fstat(root_fd)
         self.nodes = NodeTable(root)
         self.nodes.root.seen = seen_of(root)
+        self.keeper: Keeper | None = None
+        self.again = False  # an earlier daemon may have acted upon the request that is being answered
         self.fds = Descriptors(self.nodes.root, root_fd, descriptors)
         self.kind = names.kind
         self.judge = judge
@@ -250,6 +267,11 @@ class Core:
         if node is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return node
+
+    def keep_marks(self, handle: Handle) -> None:
+        """Where writes through *handle* go has changed: the next daemon is to know."""
+        if self.keeper is not None:
+            self.keeper.nodes.marked(handle)
 
     def clock(self) -> int:
         """Wall clock, ns since the epoch."""
@@ -383,6 +405,8 @@ class Core:
         except Exception:
             self.internal_error(f"note of {op}")
             return
+        if self.keeper is not None:
+            self.keeper.note(noted)
         self.noted.append(noted)
         if not self.settles_later:
             self.settle()
@@ -393,12 +417,19 @@ class Core:
         The dispatcher calls it once a request is answered, so that no caller waits for it.
         """
         noted = self.noted
+        if self.keeper is not None and self.keeper.finished:
+            self.keeper.answered()
         while noted:
             item = noted.popleft()
+            keeper = self.keeper if item.serial else None
+            if keeper is not None:
+                keeper.settling(item.serial)
             try:
                 self._settle_one(item)
             except Exception:
                 self.internal_error(f"note of {item.op}")
+            if keeper is not None:
+                keeper.settled(item.serial)
 
     def _settle_one(self, item: _Noted) -> None:
         op, kind, writer, node, more = item.op, item.kind, item.writer, item.node, item.more

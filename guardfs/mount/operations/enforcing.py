@@ -94,7 +94,10 @@ class Enforcing(Listings):
         if views is None or judge.off or path in views.given_up:
             return False
         self.at = path
-        return path in views.of or (judge.enforcing(path) and (judge.denies or judge.machine.watches(path)))
+        if path in views.of:
+            views.touched.add(path)
+            return True
+        return judge.enforcing(path) and (judge.denies or judge.machine.watches(path))
 
     def _writer(self, ctx: Context) -> Writer:
         return self.processes.writer(ctx.pid, ctx.uid, ctx.gid)
@@ -214,7 +217,9 @@ class Enforcing(Listings):
         staged = views.staged(path)
         if staged is None:
             return act()
-        shown = staged.staging.held(self._real(staged))
+        staged.holding = shown = staged.staging.held(self._real(staged))
+        if self.keeper is not None:
+            self.keeper.now()
         self.mark = Mark("stage", True, ruling.standing.own, True)
         try:
             self.done = result = act()
@@ -223,6 +228,7 @@ class Enforcing(Listings):
             raise
         finally:
             self.mark = UNMARKED
+            staged.holding = None
         real = self._go_on_showing(views, staged, shown)
         if isinstance(result, pyfuse3.EntryAttributes) and node is not None and node.view is not None:
             return self.reply.show(node.view.shown(real))

@@ -220,7 +220,7 @@ class Files(Names, Core):
                     handle.node,
                 )
 
-            return Later(lambda: bring(handle.fd), lambda _: written, failed)
+            return Later(lambda: bring(handle.fd), lambda _: written, failed, written)
         return written
 
     def _wrote(
@@ -317,6 +317,8 @@ class Files(Names, Core):
                 pass
             finally:
                 node.opened.remove(handle.fd)
+        if self.keeper is not None:
+            self.keeper.nodes.closed(handle)
         self.below.close(handle.fd)
         if self.audit.wants("close", node.kind):
             self.note("close", begin, self.caller(), node.kind, node.path(), 0, node)

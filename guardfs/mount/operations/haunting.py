@@ -16,7 +16,7 @@ from guardfs.mount.nodes import Node
 from guardfs.mount.operations.branching import Branching
 from guardfs.mount.operations.core import UNMARKED, Context, Mark, now
 from guardfs.mount.operations.enforcing import through
-from guardfs.mount.views import Staged
+from guardfs.mount.views import Live, Replaced, Staged
 from guardfs.policy.judge import Ruling
 
 
@@ -178,7 +178,7 @@ class Haunting(Branching):
         except FileNotFoundError:
             return None
         node = self.nodes.remember(parent, name, st, Kind.TRANSCRIPT)
-        node.nlookup -= 1  # the kernel is not told of it
+        self.nodes.refer(node, -1)  # the kernel is not told of it
         self.saw(node, st)
         return node
 
@@ -207,6 +207,9 @@ class Haunting(Branching):
             views.meet(staged, node)
             self.fds.pin(node)
             views.haunt(staged, to, self.stat_node(node), ruling.decision.lane, removed=removed)
+            staged.holding = self.state(node)
+            if self.keeper is not None:
+                self.keeper.now()
         except OSError as error:
             views.could_not(path, "unlink" if removed else "rename", error)
             return None
@@ -240,8 +243,25 @@ class Haunting(Branching):
 
     def _let_it_haunt(self, staged: Staged, node: Node, held: Fingerprint | None) -> None:
         assert self.views is not None
+        staged.holding = None
         if held is not None:
             self.views.haunted(staged, node, held)
+
+    def _take_content(self, live: Live, source: Node, name: bytes) -> Replaced | None:
+        """The branch *live* becomes what the file *name* is; what it was. An earlier daemon may have done that, and
+        have removed the file: then None."""
+        views = self.views
+        assert views is not None
+        try:
+            fd = self.open_below(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fds.of(source))
+        except FileNotFoundError:
+            if self.again and live.file.facts.replaces:
+                return None
+            raise
+        try:
+            return views.replace(live, fd, self.below.fstat(fd))
+        finally:
+            let_go(fd)
 
     def _rename_over(
         self,
@@ -265,22 +285,26 @@ class Haunting(Branching):
             return False
         moved = self.nodes.entry(source, name)
         live = self._where(to, self._writer(ctx), ruling, node=onto, what="rename")
-        if live is None or moved is None or moved.kind is Kind.TRANSCRIPT:
+        if live is None:
             return False
+        did = (
+            self.again and moved is None and live.file.facts.replaces
+        )  # an earlier daemon came to the end of it
+        moved = live.node if did else moved
+        if moved is None or (moved.kind is Kind.TRANSCRIPT and not did):
+            return did
         before = live.branch.shown
         try:
             self.gate()
-            fd = self.open_below(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fds.of(source))
-            try:
-                was = views.replace(live, fd, self.below.fstat(fd))
-            finally:
-                let_go(fd)
-            try:
-                self._about_to_lose(moved)
-                self.below.unlink(name, dir_fd=self.fds.of(source))
-            except BaseException:
-                views.unreplace(live, was)
-                raise
+            if not did:
+                was = self._take_content(live, source, name)
+                try:
+                    self._about_to_lose(moved)
+                    self.below.unlink(name, dir_fd=self.fds.of(source))
+                except BaseException:
+                    if was is not None:
+                        views.unreplace(live, was)
+                    raise
         except OSError as error:
             views.could_not(to, "rename", error)
             return False
@@ -292,6 +316,7 @@ class Haunting(Branching):
         # The kernel moves what it knows of the old name to the new one: until it has forgotten that, it leads here.
         moved.names, moved.view, moved.kind = [(target, new_name)], live, Kind.TRANSCRIPT
         self.nodes.detach(moved)
+        self.nodes.changed(moved)
         if live.node is None:
             live.node = moved
         self.forget_entry(target.id, new_name)

@@ -28,10 +28,10 @@ class Listing:
     """An open directory: the node, and its names as they were when the list was begun (POSIX promises no more).
 
     opener: the thread that opened it. kept: the kernel may keep the list for later readers. reading: begun, and not
-    at its end yet.
+    at its end yet. kept_at: where the next daemon finds it, 0 if nowhere.
     """
 
-    __slots__ = ("kept", "node", "opener", "reading", "rows")
+    __slots__ = ("kept", "kept_at", "node", "opener", "reading", "rows")
 
     def __init__(self, node: Node, opener: int) -> None:
         self.node = node
@@ -39,6 +39,7 @@ class Listing:
         self.kept = False
         self.reading = False
         self.rows: list[_Row] | None = None
+        self.kept_at = 0
 
 
 class Listings(Attributes):
@@ -52,6 +53,8 @@ class Listings(Attributes):
         number = self.next_handle
         self.next_handle += 1
         listing = self.listings[number] = Listing(node, ctx.pid)
+        if self.keeper is not None:
+            listing.kept_at = self.keeper.listed(number, node.id)
         if node.watched and self._may_be_kept(listing):
             listing.kept = True
             self._kept.setdefault(node.id, []).append(listing)
@@ -129,6 +132,8 @@ class Listings(Attributes):
     def releasedir(self, number: int) -> None:
         """The list is closed."""
         listing = self.listings.pop(number, None)
+        if listing is not None and listing.kept_at and self.keeper is not None:
+            self.keeper.store.free(listing.kept_at)
         if listing is not None and listing.kept:
             others = self._kept[listing.node.id]
             others.remove(listing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 import pyfuse3
@@ -157,6 +158,15 @@ class Looking(Enforcing):
         reply = self.reply.fill(node.id, st, times.entry, times.attributes)
         return (reply if shown is None or node.view is None else self.reply.show(shown)), node.id
 
+    def _led_astray(self, live: Live, ctx: Context) -> bool:
+        """Whether an owner is led to another lane's branch: by a name that the kernel has moved over the transcript's
+        by itself, and has not forgotten yet, although it was told to."""
+        branch, transcript = live.branch, live.staged.staging.transcript
+        process = self.judge.actor(self._writer(ctx)).process
+        if process == branch.key.process or process in branch.processes or self.views is None:
+            return False
+        return process in self.judge.machine.owners(transcript) and self.views.tell(transcript, ctx.pid)
+
     @through
     def getattr(self, node_id: int, ctx: Context) -> pyfuse3.EntryAttributes:
         """Attributes as the node's view has them."""
@@ -166,6 +176,8 @@ class Looking(Enforcing):
         begin = now()
         shown: Fingerprint | None = None
         if isinstance(node.view, Live):
+            if self._led_astray(node.view, ctx):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             st = self._branch_stat(node.view)
         else:
             st = self.stat_node(node)

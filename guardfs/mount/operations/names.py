@@ -76,6 +76,8 @@ class Names(Core):
             return
         if not node.names:
             self.nodes.detach(node)
+            if node.opened and self.keeper is not None:
+                self.keeper.losing(node)
         self.unseen(self.child_path(parent, name), kind, change, node.seen, None, node)
 
     def _change(
@@ -256,13 +258,12 @@ class Names(Core):
         """
         number = self.next_handle
         self.next_handle += 1
-        self.handles[number] = Handle(fd, node, flags)
+        handle = self.handles[number] = Handle(number, fd, node, flags)
         node.opened.append(fd)
-        return pyfuse3.FileInfo(
-            fh=number,
-            keep_cache=node.kind is Kind.OTHER,
-            direct_io=flags & os.O_ACCMODE == os.O_WRONLY,
-        )
+        keep_cache, direct_io = node.kind is Kind.OTHER, flags & os.O_ACCMODE == os.O_WRONLY
+        if self.keeper is not None:
+            self.keeper.handle(handle, keep_cache=keep_cache, direct_io=direct_io)
+        return pyfuse3.FileInfo(fh=number, keep_cache=keep_cache, direct_io=direct_io)
 
     def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         """Remove a name."""
@@ -298,7 +299,11 @@ class Names(Core):
         """The guard's last name for *node* may go: keep hold of the file, for the kernel may still ask about
         it.
         """
-        if len(node.names) > 1 or node.opened:
+        if len(node.names) > 1:
+            return
+        if node.opened:
+            if self.keeper is not None:
+                self.keeper.losing(node)
             return
         try:
             self.fds.pin(node)
@@ -350,6 +355,8 @@ class Names(Core):
     def _move(self, source: Node, name: bytes, target: Node, new_name: bytes, flags: int) -> Node | None:
         moved = self.nodes.entry(source, name)
         replaced = self.nodes.entry(target, new_name)
+        if self.again and moved is None:  # an earlier daemon came to the end of it
+            moved, replaced = replaced, None
         exchange = flags & pyfuse3.RENAME_EXCHANGE
         if replaced is not None and replaced is not moved and not exchange:
             self._about_to_lose(replaced)

@@ -96,12 +96,21 @@ class Unstaged(Looking):
         if offset < handle.follows:
             _broken()
         end = self.below.fstat(handle.fd).st_size if live is None else live.branch.length
+        if self.again and self.keeper is not None:  # it may have been written already, to just there
+            end = min(end, self.keeper.size_before(end))
         return end + offset - handle.follows
 
     def _went_on(self, handle: Handle, offset: int, written: int | Later, data: bytes) -> None:
         """The write at *offset* is done."""
         if handle.follows >= 0 and offset >= handle.own_from:
             handle.follows = offset + (written if isinstance(written, int) else len(data))
+            self.keep_marks(handle)
+
+    def _tear(self, handle: Handle, written: bytes) -> None:
+        """What was *written* through *handle* ends with a record, or in the middle of one."""
+        if handle.torn is written.endswith(b"\n"):
+            handle.torn = not handle.torn
+            self.keep_marks(handle)
 
     # ---- the guard itself has failed: called by `through`, with the arguments of the operation
 
@@ -171,11 +180,14 @@ class Unstaged(Looking):
         handle = self.handles[info.fh]
         handle.live, handle.journal = live, True
         live.handles.append(handle)
+        self.views.touched.add(live.staged.staging.transcript)
         return info
 
     def _unopened(self, number: int) -> None:
         """An open that came to nothing."""
         handle = self.handles.pop(number)
+        if self.keeper is not None:
+            self.keeper.nodes.closed(handle)
         handle.node.opened.remove(handle.fd)
         if handle.live is not None:
             handle.live.handles.remove(handle)

@@ -124,6 +124,7 @@ class Branching(Looking):
         branch, live.busy = live.branch, time.monotonic_ns()
         if at < branch.base:
             self._make_whole(live, branch.length)
+        self._store.about(live.file.number, live.file.size)
         written = live.file.write(data, at - branch.base)
         branch.wrote(live.file.size, live.file.written)
         return written

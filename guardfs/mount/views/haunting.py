@@ -60,7 +60,7 @@ class Haunting(Rebasing):
                 log.warning(
                     "%s: its note cannot be removed: %s", text(staged.staging.transcript), error.strerror
                 )
-            staged.ghost, staged.staging.ghost = None, False
+            staged.ghost, staged.staging.ghost, staged.holding = None, False, None
             let_go(staged.ghost_fd)
             staged.ghost_fd = -1
 
@@ -77,6 +77,7 @@ class Haunting(Rebasing):
         core.nodes.shared[node.dev, node.ino] = node.file
         node.names = [(staged.parent, staged.name)]
         node.kind = Kind.TRANSCRIPT
+        core.nodes.changed(node)
         node.view = staged
         staged.node = node
         staged.staging.ghost = True
@@ -166,6 +167,7 @@ class Haunting(Rebasing):
         if node is not None:
             node.view = None
             node.names = []
+            core.nodes.changed(node)
             core.forget_node(node.id)
             self.unknown(node)
         core.forget_entry(staged.parent.id, staged.name)

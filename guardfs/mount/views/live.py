@@ -66,7 +66,8 @@ class Staged:
     kernel knows none. outside: that of the committed view, where it must be another one. intents: what the next look of
     a thread is to find, by thread id, and since when. ghost: its number and facts, while the owner's file has not got
     its name; ghost_fd: that file, O_PATH. forgiven: the thread that was just shown the state before its own write, and
-    that state. closed: when the last fence was closed by its owner, monotonic ns.
+    that state. closed: when the last fence was closed by its owner, monotonic ns. holding: what the owner goes on
+    seeing while another lane's change of attributes is under way.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class Staged:
         "forgiven",
         "ghost",
         "ghost_fd",
+        "holding",
         "intents",
         "lives",
         "name",
@@ -95,6 +97,7 @@ class Staged:
         self.ghost_fd = -1
         self.forgiven: tuple[int, Fingerprint] | None = None
         self.closed = 0
+        self.holding: Fingerprint | None = None
 
     def shown(self, real: Fingerprint) -> Fingerprint:
         """What the owner sees."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from guardfs.audit.event import Kind, Notice
@@ -41,7 +42,8 @@ class Looking:
     """Transcripts with more than one view, and the nodes of these. of: by path below the mount. passed: changes that
     could not be staged, and went through. given_up: transcripts for which nothing is enforced any more, because that
     went wrong too often. names: the node that the kernel holds for a transcript's name, 0 for none, where it has been
-    answered with more than one lately."""
+    answered with more than one lately. touched: transcripts of which the next daemon may have to know more than it
+    does. busy: told the size of a branch before it is rebased, bytes."""
 
     def __init__(self, core: Core, store: BranchStore, merger: Merger) -> None:
         self._core = core
@@ -56,11 +58,43 @@ class Looking:
         self.failing: dict[int, str] = {}
         self._errors: dict[bytes, int] = {}
         self.given_up: set[bytes] = set()
+        self.touched: set[bytes] = set()
+        self.busy: Callable[[int], None] = lambda size: None
         self.waits = Waits()
+
+    @property
+    def order(self) -> int:
+        """The number of the last branch, or close of a fence, in order."""
+        return self._order
+
+    def transient(self, transcript: bytes) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The threads that were told to look at *transcript* again, and those whose next look is the second half of
+        their last, each with its time (monotonic ns)."""
+        found = [
+            [(tid, when) for (name, tid), when in known.items() if name == transcript] if known else []
+            for known in (self._told, self._repeats)
+        ]
+        return found[0], found[1]
+
+    def recall(
+        self,
+        transcript: bytes,
+        names: int | None,
+        told: list[tuple[int, int]],
+        repeats: list[tuple[int, int]],
+        order: int,
+    ) -> None:
+        """Go on from what an earlier daemon knew."""
+        if names is not None:
+            self.names[transcript] = names
+        self._told.update({(transcript, tid): when for tid, when in told})
+        self._repeats.update({(transcript, tid): when for tid, when in repeats})
+        self._order = max(self._order, order)
 
     def staged(self, transcript: bytes) -> Staged | None:
         """The entry of *transcript*, made if need be; None if the kernel does not know its directory."""
         found = self.of.get(transcript)
+        self.touched.add(transcript)
         if found is None:
             place = self._locate(transcript)
             if place is None:
@@ -109,6 +143,7 @@ class Looking:
     def repeats(self, transcript: bytes, tid: int) -> bool:
         """Whether this look of thread *tid* is the second half of its last one: a kernel that is answered with another
         node than it holds drops that, and asks again (fuse_dentry_revalidate in Linux). The agent has looked once."""
+        self.touched.add(transcript)
         when = self._repeats.pop((transcript, tid), None)
         return when is not None and time.monotonic_ns() - when < _REPEAT_NS
 
@@ -130,6 +165,7 @@ class Looking:
         """The kernel holds *node_id* for the name *transcript*, and not because of a look; 0: nothing."""
         if transcript in self.names:
             self.names[transcript] = node_id
+            self.touched.add(transcript)
 
     def unknown(self, node: Node) -> None:
         """*node* is needed no more: it goes, if the kernel does not know it."""
@@ -148,6 +184,7 @@ class Looking:
 
     def tell(self, transcript: bytes, tid: int) -> bool:
         """Thread *tid* is told to look again; False if it just was, and has not come further since."""
+        self.touched.add(transcript)
         key, mono = (transcript, tid), time.monotonic_ns()
         if mono - self._told.pop(key, -_INTENT_NS) < _INTENT_NS:
             return False
@@ -158,9 +195,11 @@ class Looking:
 
     def came(self, transcript: bytes, tid: int) -> None:
         """Thread *tid* has looked again, and come further."""
-        self._told.pop((transcript, tid), None)
+        if self._told.pop((transcript, tid), None) is not None:
+            self.touched.add(transcript)
         staged = self.of.get(transcript)
         if staged is not None:
+            self.touched.add(transcript)
             staged.intents.pop(tid, None)
 
     def awaited(self, live: Live) -> bool:
@@ -178,7 +217,7 @@ class Looking:
             node = core.nodes.alias(staged.parent, staged.name, shown.dev, shown.ino, Kind.TRANSCRIPT)
             node.view = live
             live.node = node
-        node.nlookup += 1
+        core.nodes.refer(node)
         return node
 
     def owners(self, staged: Staged) -> Node:
@@ -193,7 +232,7 @@ class Looking:
             core.left(node, os.fstat(staged.ghost_fd))
             node.view = staged
             staged.node = node
-        node.nlookup += 1
+        core.nodes.refer(node)
         return node
 
     def outside(self, staged: Staged, st: os.stat_result) -> Node:
@@ -208,7 +247,7 @@ class Looking:
             if staged.node is not None:
                 node.file = staged.node.file
             staged.outside = node
-        node.nlookup += 1
+        core.nodes.refer(node)
         return node
 
     def went_wrong(self, transcript: bytes) -> None:

@@ -28,6 +28,7 @@ class Rebasing(Branching):
         """Whether it is done; if not, it stays and is tried again."""
         core, branch = self._core, live.branch
         parent, name = place
+        self.busy(live.file.size)
         try:
             merged = self._merger.merge(live.file, core.fds.of(parent), name, stamp(core.clock()))
         except OSError as error:
@@ -95,6 +96,7 @@ class Rebasing(Branching):
             if not handle.append and handle.follows < 0:
                 handle.follows = branch.length
                 handle.own_from = branch.length if branch.whole else branch.base
+                core.keep_marks(handle)
         if anew and not live.file.facts.replaces:
             self._follow_rewrite(parent, (live.file.facts.device, live.file.facts.inode), merged.name)
         node = live.node
@@ -195,6 +197,7 @@ class Rebasing(Branching):
         except OSError:
             return
         node.dev, node.ino, node.names = st.st_dev, st.st_ino, [(parent, name)]
+        core.nodes.changed(node)
         twin = core.nodes.entry(parent, name)
         if twin is not None and (twin.dev, twin.ino) == (st.st_dev, st.st_ino):
             node.file = twin.file

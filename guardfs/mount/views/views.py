@@ -13,6 +13,7 @@ from guardfs.fence.staging import Branch, Key
 from guardfs.mount.views.haunting import Haunting
 from guardfs.mount.views.live import Live, Staged, text
 from guardfs.mount.views.looking import MAX_ERRORS
+from guardfs.state.branches import BranchFile, GhostFacts
 from guardfs.transcript.formats import Format
 
 REWRITE_NS = 1_000_000_000
@@ -107,6 +108,8 @@ class Views(Haunting):
 
     def _due(self, transcript: bytes, *, now: bool) -> None:
         staged, off = self.of.get(transcript), self._core.judge.off
+        if staged is not None:
+            self.touched.add(transcript)
         if staged is None or (not now and not off and self.lingers(staged)):
             return
         machine, staging = self._core.judge.machine, staged.staging
@@ -209,6 +212,50 @@ class Views(Haunting):
         """The mount is gone, and nobody relies on it any more: rebase everything."""
         self._core.judge.switch(enforces=False, off=True)
         self.everything_due()
+
+    # ---- from one daemon to the next
+
+    def load(self) -> dict[int, GhostFacts]:
+        """Read the journal; the ghosts."""
+        return self._store.load()
+
+    @property
+    def files(self) -> dict[int, BranchFile]:
+        """The branches of the journal, by number."""
+        return self._store.files
+
+    def begun(self, file: BranchFile) -> bool:
+        """Whether its rebase has begun."""
+        return self._store.begun(file) is not None
+
+    def drop(self, file: BranchFile) -> None:
+        """It holds nothing, and nobody knows it."""
+        self._store.drop(file)
+
+    def rest(self, number: int) -> None:
+        """The ghost *number* is none."""
+        self._store.rest(number)
+
+    def next_order(self) -> int:
+        """A number behind all that were given."""
+        self._order += 1
+        return self._order
+
+    def resume(self) -> None:
+        """Finish the rebases that had begun, and keep apart who relies on what."""
+        for staged in list(self.of.values()):
+            for live in list(staged.lives.values()):
+                if self.begun(live.file):
+                    self._rebase(staged, live, (staged.parent, staged.name))
+            self._leave(staged)
+        machine = self._core.judge.machine
+        for view in list(machine.fences(time.monotonic_ns())):
+            self._pin(view.fence.transcript, view.fence.process, view.baseline, opening=True)
+        for transcript in machine.transcripts():
+            for process in machine.away(transcript):
+                relies = machine.relies(transcript, process)
+                if relies is not None:
+                    self._pin(transcript, process, relies, opening=False)
 
     def close(self) -> None:
         """Let go of what is left, which stays in the journal."""
