@@ -2,9 +2,10 @@
 # id 1000, and its command. OpenClaw and Node are those that tests.gateway.install has put into the cache, which is the context.
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
+ARG OPENCLAW_VERSION
 RUN useradd --uid 1000 --create-home --shell /bin/bash node && ln -s /srv/node_modules/openclaw /app
 COPY node-24/node_modules/node/bin/node /usr/local/bin/node
-COPY openclaw-2026.5.20/node_modules /srv/node_modules
+COPY openclaw-${OPENCLAW_VERSION}/node_modules /srv/node_modules
 WORKDIR /app
 USER node
 CMD ["node", "openclaw.mjs", "gateway", "--allow-unconfigured"]
