@@ -99,6 +99,8 @@ def test_doctor_finds_that_the_example_gives_it_what_it_needs(engine: Engine) ->
 
 
 def test_the_health_check_tells_a_guard_from_none(engine: Engine) -> None:
+    none = engine.once("guardfs", "status", "--check")
+    assert none.returncode == 1 and "nothing is guarded" in none.stderr
     container = Container(
         engine, "health", "guardfs", RIGHTS, ["run", "--sessions", "/mnt", "--", "sleep", "infinity"]
     ).start()
