@@ -84,8 +84,9 @@ class Cycle:
         return len(self.looks) > 1 and not self.looks[-1].seen.exists
 
     def lock_looked_at(self, actor: Actor) -> None:
-        """A thread of its process looked at the lock file: whether it is still its own, before it removes it."""
-        self.over = self.over or (self.begun and self.kin(actor))
+        """A thread of its process looked at the lock file: whether it is still its own, before it removes it. One that
+        is kept while the model answers is looked at time and again by whoever waits for it, of its own process too."""
+        self.over = self.over or (self.begun and self.kin(actor) and not self.kept)
 
     def kin(self, actor: Actor) -> bool:
         """Whether *actor*, of the holder's process, is a thread of the holder's kind. The gateway's main thread

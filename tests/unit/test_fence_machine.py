@@ -352,6 +352,17 @@ def test_a_kept_lock_says_so_only_of_the_cycle_that_it_is_of() -> None:
     assert truncating(story, MAIN, Kind.CREATE) == "other"
 
 
+def test_a_lock_that_is_kept_is_looked_at_by_others_of_its_process_that_wait_for_it() -> None:
+    """`/new` waits for the run that it aborts, which writes its transcript whole once more."""
+    story = opened()
+    story.do(Kind.LOCK_CREATED, POOL)
+    story.do(Kind.LOCK_KEPT, POOL)
+    story.do(Kind.LOOK, POOL)
+    story.do(Kind.LOCK_LOOK, POOL)
+    assert story.machine.lock(NAME, MAIN) == "own"
+    assert truncating(story, MAIN, Kind.TRUNCATE) == "own"
+
+
 def test_a_lock_file_that_is_looked_at_before_the_owner_looks_is_not_being_released() -> None:
     story = opened()
     story.do(Kind.LOCK_CREATED, POOL)
