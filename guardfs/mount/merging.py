@@ -92,6 +92,8 @@ class Merger:
                 return self._make(file, dir_fd, name)
             if facts.exists and (facts.whole or facts.replaces):
                 return self._replace(file, dir_fd, name, target, stamp)
+            if self._continued(file, target):
+                return self._insert(file, dir_fd, name, target)
             return self._append(file, name, target)
         finally:
             if target is not None:
@@ -117,6 +119,33 @@ class Merger:
             let_go(fd)
             return None
         return fd
+
+    def _continued(self, file: BranchFile, target: int) -> bool:
+        """Whether records that were committed since its base go on from the branch's: its own process has written them,
+        to the file."""
+        size, base = self._below.fstat(target).st_size, file.facts.base
+        if not (self.format.parents and file.facts.exists and base < size) or file.facts.key == "ghost":
+            return False
+        if size > MAX_WHOLE or file.size > MAX_WHOLE:
+            return False
+        own = {position.record.id for position in positions([file.read(file.size, 0)], self.format)} - {None}
+        since = positions([self._read(target, size - base, base)], self.format)
+        return any(position.record.parent in own for position in since)
+
+    def _insert(self, file: BranchFile, dir_fd: int, name: bytes, target: int) -> Merged:
+        """The branch goes before what goes on from it; behind, it would be its own descendant's child, or the end of a
+        history that is forgotten."""
+        st, facts, data = self._below.fstat(target), file.facts, file.read(file.size, 0)
+        before = self._read(target, facts.base, 0)
+        if (st.st_ino, st.st_dev) != (facts.inode, facts.device) or not before.endswith(facts.before):
+            found = rebase(
+                data, self.format, leaf=None, header=True, newline=self.end_of(target, st.st_size)[2]
+            )
+            return self._add(file, name, target, found, max(st.st_mtime_ns, file.written))
+        leaf, header, newline = self.end_of(target, facts.base)
+        put = rebase(data, self.format, leaf=leaf, header=header, newline=newline)
+        since = merge(before + put.data, self._read(target, st.st_size - facts.base, facts.base), self.format)
+        return self._take(file, dir_fd, name, st, before, put.data + since.data, "replaced", put)
 
     def _append(self, file: BranchFile, name: bytes, target: int, rest: bytes | None = None) -> Merged:
         """rest: what is left of the branch, if not all of it."""
@@ -360,10 +389,12 @@ class Merger:
             st = self._below.fstat(target)
             if (st.st_ino, st.st_dev) == (intent.inode, intent.device) or st.st_size < intent.size:
                 return None
-            wanted = file.read(file.size, 0) + added
-            if made == name and not intent.inode:  # made from nothing: headers may have been dropped
+            wanted, at = file.read(file.size, 0) + added, 0
+            if file.facts.exists and not (file.facts.whole or file.facts.replaces) and made == name:
+                wanted, at = added, file.facts.base  # it was put between what was there
+            elif made == name and not intent.inode:  # made from nothing: headers may have been dropped
                 wanted = rebase(wanted, self.format, leaf=None, header=False, newline=True).data
-            if self._read(target, intent.size, 0) != wanted:
+            if self._read(target, intent.size - at, at) != wanted:
                 return None
             if file.synced:
                 self._keep(file, target)

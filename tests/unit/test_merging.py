@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from guardfs.mount.backing import Backing
@@ -107,6 +109,85 @@ def test_an_append_gets_the_leaf_that_was_committed_meanwhile(desk: Desk) -> Non
     assert path_from_leaf(desk.path.read_bytes()) == ["base0001", "base0002", "own1", "f1", "f2"]
     assert desk.path.stat().st_ino == inode and merged.size == desk.path.stat().st_size
     assert desk.journal() == [] and desk.names() == ["s.jsonl"]
+
+
+def continued(desk: Desk) -> BranchFile:
+    """A branch, from whose record the file went on: its own process has written there."""
+    desk.path.write_bytes(START)
+    file = desk.branch(record("f1", "base0002"))
+    with desk.path.open("ab") as more:
+        more.write(record("own1", "base0002") + record("f2", "f1") + record("f3", "f2"))
+    return file
+
+
+def test_a_branch_goes_before_what_its_own_process_wrote_behind_it_in_the_file(desk: Desk) -> None:
+    desk_mode = 0o640
+    file = continued(desk)
+    desk.path.chmod(desk_mode)
+    merged = desk.merge(file)
+    assert (merged.result, merged.records) == ("replaced", 1)
+    data = desk.path.read_bytes()
+    assert ids(data) == ["base0001", "base0002", "f1", "own1", "f2", "f3"]
+    assert path_from_leaf(data) == ids(data) and merged.size == len(data)
+    assert stat.S_IMODE(desk.path.stat().st_mode) == desk_mode
+    assert desk.journal() == [] and desk.names() == ["s.jsonl"]
+
+
+def test_it_is_put_there_once_though_the_guard_ends_at_any_step(desk: Desk) -> None:
+    file = continued(desk)
+
+    class End(BaseException):
+        pass
+
+    steps: list[str] = []
+    desk.store.step = steps.append
+    before, journal = (
+        desk.path.read_bytes(),
+        {p.name: p.read_bytes() for p in Path(desk.store.path).iterdir()},
+    )
+    desk.merge(file)
+    whole = desk.path.read_bytes()
+    for at in range(len(steps)):
+        desk.store.close()
+        for path in Path(desk.store.path).iterdir():
+            path.unlink()
+        for name, data in journal.items():
+            (Path(desk.store.path) / name).write_bytes(data)
+        desk.path.write_bytes(before)
+        st = desk.path.stat()
+        desk.store.step = lambda name: None
+        desk.store.load()
+        (file,) = desk.store.files.values()
+        desk.store.describe(file, msgspec.structs.replace(file.facts, inode=st.st_ino, device=st.st_dev))
+        left = [at]
+
+        def end(name: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise End(name)
+
+        desk.store.step = end
+        with contextlib.suppress(End):
+            desk.merge(file)
+        desk.store.step = lambda name: None
+        desk.store.close()
+        desk.store.load()
+        for each in list(desk.store.files.values()):
+            desk.merge(each)
+        assert desk.path.read_bytes() == whole, steps[at]
+        assert desk.names() == ["s.jsonl"], steps[at]
+
+
+def test_where_it_cannot_be_put_there_no_record_becomes_its_own_ancestor(desk: Desk) -> None:
+    """The file was made anew meanwhile."""
+    file = continued(desk)
+    anew = desk.path.with_name("anew")
+    anew.write_bytes(desk.path.read_bytes())
+    anew.rename(desk.path)
+    assert desk.merge(file).result == "appended"
+    data = desk.path.read_bytes()
+    assert ids(data) == ["base0001", "base0002", "own1", "f2", "f3", "f1"]
+    assert path_from_leaf(data) == ["base0001", "base0002", "f1"]
 
 
 def test_every_other_byte_of_an_append_stays(desk: Desk) -> None:
