@@ -119,6 +119,12 @@ def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:
     return not protocol.bystander(cycle) and (cycle.kin(actor) or (cycle.begun and not cycle.over))
 
 
+def _uncontested(place: Place, cycle: Cycle) -> bool:
+    """Whether a turn that begins in *cycle*, whose lock file was taken from it, is alone with the transcript all the
+    same: nobody has the lock now, or a fence."""
+    return cycle.opening and place.holder is None and not place.fences and not place.away
+
+
 def _is_owners(
     place: Place,
     leaf: str | None,
@@ -136,7 +142,7 @@ def _is_owners(
     if cycle is not None and serves(cycle, actor, protocol):
         if cycle.kin(actor) and records and is_mirror(records[0]):
             return False
-        holds = not cycle.orphan
+        holds = not cycle.orphan or _uncontested(place, cycle)
     elif cycle is not None and cycle.kin(actor):
         return False
     continues = goes_on(records, leaf) if records else None

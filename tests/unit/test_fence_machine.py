@@ -341,6 +341,22 @@ def test_what_takes_the_place_of_a_name_that_was_taken_away_is_not_the_runs() ->
     assert truncating(story, MAIN, Kind.CREATE) == "other"
 
 
+def test_a_turn_whose_lock_was_taken_from_it_writes_on_where_nobody_else_relies_on_the_transcript() -> None:
+    for other in (False, True):
+        story = Story()
+        story.do(Kind.LOCK_CREATED, POOL)
+        story.do(Kind.LOOK, POOL)
+        story.do(Kind.OPEN_READ, POOL)
+        story.do(Kind.LOOK, POOL)
+        story.do(Kind.OPEN_READ, MAIN)
+        story.do(Kind.LOCK_REMOVED, SCRIPT)
+        assert len(story.of(LockLost)) == 1
+        if other:
+            story.do(Kind.LOCK_CREATED, LOCAL)
+        relation = story.machine.relate(NAME, MAIN, Kind.APPEND, (USER,)).relation
+        assert relation == ("other" if other else "own")
+
+
 def test_a_kept_lock_says_so_only_of_the_cycle_that_it_is_of() -> None:
     story = Story(absent=True)
     story.do(Kind.LOCK_CREATED, POOL)
