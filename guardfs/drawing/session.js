@@ -58,6 +58,11 @@
         const incident = this.incidents.find((each) => each.number === thing.incident.number);
         return incident ? { kind: "incident", incident } : null;
       }
+      if (thing.kind === "incidents") {
+        const numbers = new Set(thing.incidents.map((each) => each.number));
+        const incidents = this.incidents.filter((each) => numbers.has(each.number));
+        return incidents.length ? { kind: "incidents", incidents } : null;
+      }
       if (thing.kind === "fence") {
         const fence = this.fences.find(({ token, open }) => token === thing.fence.token && open === at(thing.fence.open));
         return fence ? { kind: "fence", fence } : null;
