@@ -19,6 +19,7 @@
     #layers = {};
     #pointers = new Map();
     #moved = 0;
+    #pressed = null; // what was under the pointer when it was pressed: a picture that grows moves on before it is released
     #things = [];
     #selected = null;
     #waiting = false;
@@ -37,12 +38,14 @@
       const before = this.#view.session;
       this.#view.set(new guardfs.Session(model, session));
       this.#things = [];
+      if (this.#pressed && before) this.#pressed = this.#view.session.again(this.#pressed, before);
       if (this.#selected && before) this.#keep(this.#view.session.again(this.#selected, before));
       this.#resized();
     }
     /** What was shown is of another session than what comes next. */
     clear() {
       this.#select(null);
+      this.#pressed = null;
       this.#view.session = null;
     }
     /** Follows what comes: the last so many us, 0: all; until the reader moves elsewhere. */
@@ -109,10 +112,11 @@
         if (event.button) return;
         this.#pointers.set(event.pointerId, this.#x(event));
         this.#moved = 0;
+        this.#pressed = this.#at(event);
       });
       s.addEventListener("pointermove", (event) => this.#drag(event));
       s.addEventListener("pointerup", (event) => {
-        if (this.#pointers.delete(event.pointerId) && this.#moved < MOVED) this.#select(this.#at(event));
+        if (this.#pointers.delete(event.pointerId) && this.#moved < MOVED) this.#select(this.#pressed);
       });
       s.addEventListener("pointercancel", (event) => this.#pointers.delete(event.pointerId));
       s.addEventListener("pointerleave", () => this.#hint(null));
@@ -221,6 +225,7 @@
 
     /** What lies under the pointer: what is drawn there, else the nearest look of the lane, else the fence. */
     #at(event) {
+      if (!this.#view.session) return null;
       let fence = null;
       for (let node = event.target; node && node !== this.svg; node = node.parentNode) {
         if (node.thing && node.thing.kind !== "fence") return node.thing;
