@@ -6,11 +6,14 @@ const AT_ONCE = 25; // rows added in one frame
 export class Tail {
   #waiting = [];
   #left = 0;
+  #pressed = false; // rows stand still, or a click would begin on one and end on another
   utc = true;
 
   /** onselect: gets the session of a row that was clicked. */
   constructor(root, { onselect }) {
     this.root = root;
+    root.addEventListener("pointerdown", () => (this.#pressed = true));
+    for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => (this.#pressed = false));
     root.addEventListener("click", (event) => {
       const row = event.target.closest(".event");
       if (row?.dataset.session && !String(getSelection())) onselect(row.dataset.session);
@@ -33,6 +36,7 @@ export class Tail {
 
   /** Draws what has come; whether there is still more to draw. */
   draw() {
+    if (this.#pressed) return true;
     if (!this.#waiting.length) {
       if (!this.root.firstChild) this.root.append(html("p", { class: "empty" }, "no such event yet"));
       return false;
