@@ -11,6 +11,9 @@ export class Stream {
   constructor({ onmessage, onstate }) {
     this.onmessage = onmessage;
     this.onstate = onstate;
+    // a page that a browser keeps to go back to would keep its connection too, and of those there are six
+    addEventListener("pagehide", () => this.#close());
+    addEventListener("pageshow", (event) => event.persisted && this.#connect([]));
   }
 
   /** Asks for something else. about: names and values of the address; fresh: what is to be told from the beginning. */
