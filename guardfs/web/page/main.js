@@ -130,8 +130,8 @@ class Page {
     const parts = new Set(this.#late);
     this.#late.clear();
     this.list.now = this.now;
-    if (parts.has("head")) this.head();
     if (parts.has("list")) this.list.draw();
+    if (parts.has("head")) this.head();
     if (this.paused) return;
     if (parts.has("tail") && this.tail.draw()) this.later("tail");
     if (parts.has("policy") && this.about) this.policy.draw(this.about, this.now, this.utc);
@@ -227,7 +227,10 @@ class Page {
     by("help").addEventListener("click", () => by("keys").showModal());
     by("zone").addEventListener("click", () => this.zone());
     by("sort").addEventListener("change", (event) => this.list.sort(event.target.value));
-    by("search").addEventListener("input", (event) => this.list.seek(event.target.value));
+    by("search").addEventListener("input", (event) => {
+      this.list.seek(event.target.value);
+      this.later("head");
+    });
     by("search").addEventListener("keydown", (event) => event.key === "Enter" && this.list.move(1));
     by("guard").addEventListener("change", (event) => this.guard(event.target.value));
     by("filter").addEventListener("submit", (event) => event.preventDefault());
