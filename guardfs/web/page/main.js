@@ -13,6 +13,7 @@ const OPS = ["write", "create", "truncate", "rename", "unlink", "attributes", "x
 class Page {
   #asked = 0;
   #late = new Set(); // parts to draw with the next frame
+  #new = false; // a session was chosen that is not drawn yet
   #offset = 0; // us by which the server's clock is ahead of ours
   #rate = [];
 
@@ -81,6 +82,7 @@ class Page {
     if (name === this.asked.session) return;
     this.asked.session = name;
     this.store = new Store();
+    this.#new = true;
     this.picture.clear();
     this.follow(this.span);
     this.later("picture", "head");
@@ -132,16 +134,17 @@ class Page {
     this.list.now = this.now;
     if (parts.has("list")) this.list.draw();
     if (parts.has("head")) this.head();
+    if (parts.has("picture") && (this.#new || !this.paused)) this.drawn();
     if (this.paused) return;
     if (parts.has("tail") && this.tail.draw()) this.later("tail");
     if (parts.has("policy") && this.about) this.policy.draw(this.about, this.now, this.utc);
-    if (parts.has("picture")) this.drawn();
   }
 
   drawn() {
     const { store } = this, none = store.empty;
     by("picture").hidden = none;
     by("empty").hidden = !none;
+    this.#new &&= none;
     if (!none) this.picture.set(...store.model(this.state === "live" ? this.now : null));
   }
 
