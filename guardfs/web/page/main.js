@@ -29,6 +29,7 @@ class Page {
     this.asked = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
     this.stream = new Stream({ onmessage: (message) => this.take(message), onstate: (state, why) => this.connection(state, why) });
     this.list = new List(by("list"), { onselect: (name) => this.watch(name), changed: () => this.later("list") });
+    this.list.selected = this.asked.session ?? "";
     this.tail = new Tail(by("events"), { onselect: (name) => this.list.select(name, true) });
     this.policy = new Policy(by("policy"));
     this.picture = new guardfs.Swimlanes(by("picture"), { onmove: () => this.follow(null, false) });
