@@ -64,7 +64,12 @@ def main(sessions: str = "1000", rate: str = "200", seconds: str = "30") -> None
             with browser() as window:
                 window.visit(page, 1440, 900)
                 window.wait(lambda: window.texts("#sessions-count") == [f"{int(sessions):,}"])
-                window.wait(lambda: int(window.texts("#tiles [data-tile=rate] dd")[0]) > float(rate) * 0.9)
+                window.wait(
+                    lambda: (
+                        int(window.texts("#tiles [data-tile=rate] dd")[0].replace(",", ""))
+                        > float(rate) * 0.9
+                    )
+                )
                 found = {"watched": measure(window, float(seconds), act=False)}
                 found["scrolled"] = measure(window, float(seconds), act=True)
         finally:

@@ -48,7 +48,7 @@ def scene(module_place: Path) -> Iterator[Scene]:
 def opened(window: Browser, scene: Scene) -> Browser:
     """The browser with the page, the first session chosen, and what has happened drawn."""
     visit(window, f"{scene.page}/#session={KEY}")
-    window.click(window.one("#spans button:last-child"))
+    window.click("#spans button:last-child")
     window.wait(lambda: window.all(f"{PICTURE} .check"))
     window.run("document.activeElement.blur()")
     return window
@@ -84,7 +84,7 @@ def test_lanes_fences_staged_writes_and_incidents_are_drawn(opened: Browser) -> 
 
 
 def test_sessions_counts_policy_and_events_are_told(opened: Browser, scene: Scene) -> None:
-    assert {KEY, OTHER} <= set(opened.texts(f"{ROWS} .name"))
+    assert {KEY, OTHER} <= set(opened.texts(f"{ROWS} .name")) and chosen(opened) == [KEY]
     assert opened.texts(f"{ROWS} .badge.lost") == ["1 lost"]
     assert is_red(opened.style(opened.all(f"{ROWS} .badge.lost")[0], "backgroundColor"))
     assert opened.texts("#mode") == ["enforce"]
@@ -109,7 +109,7 @@ def test_what_happens_is_seen_while_it_happens(opened: Browser, scene: Scene) ->
     agent.begin()
     name = NAME.removesuffix(".jsonl")
     opened.wait(lambda: opened.all(f"#list [data-name='{name}']"))
-    opened.click(opened.one(f"#list [data-name='{name}']"))
+    opened.click(f"#list [data-name='{name}']")
     opened.wait(lambda: opened.all(f"{PICTURE} .fence.open"))
     opened.wait(lambda: " · " in told("owner") and not told("branch"))
     subprocess.run(["/bin/sh", "-c", APPEND, "cron-note", str(agent.path), "a note", "1"], check=True)
@@ -126,12 +126,12 @@ def test_what_happens_is_seen_while_it_happens(opened: Browser, scene: Scene) ->
 
 
 def test_a_mark_that_was_clicked_stays_told_while_more_happens(opened: Browser, scene: Scene) -> None:
-    opened.click(opened.all(f"{PICTURE} .tag.lost")[0])
+    opened.click(f"{PICTURE} .tag.lost")
     opened.wait(lambda: "turn lost" in "".join(opened.texts("#picture .lanes-details b")))
     told = opened.texts("#picture .lanes-details dd")
     assert "unseen" in " ".join(told) or "below the mount" in " ".join(told)
-    mark = opened.all(f"{PICTURE} .mark")[0]
-    opened.click(mark)
+    opened.click(f"{PICTURE} .mark")
+    opened.wait(lambda: opened.texts("#picture .lanes-details dd") != told)
     told = opened.texts("#picture .lanes-details dd")
     count = opened.texts("#session-facts")
     assert scene.play("quiet") == []
@@ -141,18 +141,29 @@ def test_a_mark_that_was_clicked_stays_told_while_more_happens(opened: Browser, 
 
 
 def test_a_click_on_a_session_draws_it_and_on_an_event_its_session(opened: Browser) -> None:
-    opened.click(opened.one(f"#list [data-name='{OTHER}']"))
+    opened.click(f"#list [data-name='{OTHER}']")
     opened.wait(lambda: opened.texts("#session-name") == [OTHER] and opened.all(f"{PICTURE} .fence"))
-    assert OTHER.replace(":", "%3A") in opened.driver.current_url
-    opened.run("document.querySelector(`.event[data-session='${arguments[0]}']`).click()", KEY)
+    opened.wait(lambda: OTHER.replace(":", "%3A") in opened.driver.current_url)
+    opened.keys("x")
+    opened.wait(lambda: set(opened.texts(f"{EVENTS} .op")) == {"incident"})
+    opened.click(f"{EVENTS}[data-session='{KEY}'] .where")
     opened.wait(lambda: opened.texts("#session-name") == [KEY] and chosen(opened) == [KEY])
 
 
+def test_an_event_that_is_pressed_stays_under_the_pointer(opened: Browser, scene: Scene) -> None:
+    events, saved = rows_of_tail(opened), opened.texts("#tiles [data-tile=saved] dd")
+    with opened.pressed(f"{EVENTS}[data-session='{OTHER}']"):
+        assert scene.play("cron") == []
+        opened.wait(lambda: opened.texts("#tiles [data-tile=saved] dd") != saved)
+        assert rows_of_tail(opened) == events
+    opened.wait(lambda: chosen(opened) == [OTHER] and rows_of_tail(opened) != events)
+
+
 def test_events_are_filtered(opened: Browser) -> None:
-    opened.click(opened.one("#filter [name=incidents]"))
+    opened.click("#filter [name=incidents]")
     opened.wait(lambda: set(opened.texts(f"{EVENTS} .op")) == {"incident"})
     assert len(opened.all(f"{EVENTS}.bad")) == 1 and len(opened.all(f"{EVENTS}.saved")) >= 3
-    opened.click(opened.one("#filter [name=incidents]"))
+    opened.click("#filter [name=incidents]")
     opened.keys("f", *"cron")
     opened.wait(lambda: set(opened.texts(f"{EVENTS} .lane")) == {"cron"})
     opened.keys(Keys.ESCAPE)
@@ -163,7 +174,7 @@ def test_events_are_filtered(opened: Browser) -> None:
     )
     opened.wait(lambda: len(opened.all(EVENTS)) == len(opened.all(f"{EVENTS}.held")) > 0)
     assert "verdict=stage" in opened.driver.current_url
-    opened.click(opened.one("#filter [name=here]"))
+    opened.click("#filter [name=here]")
     opened.wait(lambda: set(opened.texts(f"{EVENTS} .where")) == {KEY})
 
 
@@ -185,10 +196,10 @@ def test_keys_lead_through_the_sessions(opened: Browser) -> None:
         assert chosen(opened) == [names[at]]
     opened.keys("/", *"telegram")
     opened.wait(lambda: opened.texts(f"{ROWS} .name") == [OTHER])
-    assert opened.texts("#sessions-count") == [f"1 of {len(names)}"]
+    opened.wait(lambda: opened.texts("#sessions-count") == [f"1 of {len(names)}"])
     opened.keys(Keys.ESCAPE)
     opened.wait(lambda: len(opened.all(ROWS)) == len(names))
-    opened.click(opened.one(f"#list [data-name='{OTHER}']"))
+    opened.click(f"#list [data-name='{OTHER}']")
     active = opened.one("#list").get_attribute("aria-activedescendant")
     assert opened.run("return document.getElementById(arguments[0]).dataset.name", active) == OTHER
 
@@ -203,6 +214,33 @@ def test_space_holds_what_is_shown_and_lets_it_go_on(opened: Browser, scene: Sce
     opened.keys(" ")
     opened.wait(lambda: rows_of_tail(opened) != events)
     assert opened.texts("#connection") == ["live"]
+
+
+def test_a_session_that_is_chosen_is_drawn_though_nothing_else_goes_on(opened: Browser) -> None:
+    opened.keys(" ")
+    opened.click(f"#list [data-name='{OTHER}']")
+    opened.wait(lambda: f"Session {OTHER}:" in str(opened.one(PICTURE).get_attribute("aria-label")))
+    assert opened.all(f"{PICTURE} .fence") and opened.texts("#connection") == ["paused"]
+
+
+def test_a_page_that_is_left_lets_go_of_its_stream_and_goes_on_when_it_is_gone_back_to(
+    opened: Browser, scene: Scene
+) -> None:
+    """A browser may keep it to go back to, and has no more than six connections to a server."""
+    opened.run(
+        """const close = EventSource.prototype.close;
+        EventSource.prototype.close = function () {
+          sessionStorage.setItem("closed", this.url);
+          close.call(this);
+        };"""
+    )
+    opened.driver.get(f"{scene.page}/?other")
+    assert "/stream?" in str(opened.run("return sessionStorage.getItem('closed')"))
+    opened.driver.back()
+    opened.wait(lambda: opened.texts("#connection") == ["live"] and opened.all(ROWS))
+    events = rows_of_tail(opened)
+    assert scene.play("cron") == []
+    opened.wait(lambda: rows_of_tail(opened) != events)
 
 
 def test_help_opens_and_closes_and_the_picture_takes_keys(opened: Browser) -> None:
@@ -274,8 +312,9 @@ def test_who_wants_no_motion_gets_none(opened: Browser) -> None:
 
 
 @contextmanager
-def page_over(place: Path, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The page over ``audit.jsonl`` in *place*."""
+def page_over(place: Path, port: int = 0, leave: Browser | None = None) -> Iterator[str]:
+    """The address of the page over ``audit.jsonl`` in *place*. leave: the browser that leaves the page before its
+    server ends, which it would complain of."""
     command = [
         sys.executable,
         "-m",
@@ -287,8 +326,10 @@ def page_over(place: Path, port: int = 0) -> Iterator[tuple[str, subprocess.Pope
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().split()[-1].rstrip("/"), process
+        yield process.stdout.readline().split()[-1].rstrip("/")
     finally:
+        if leave is not None:
+            leave.driver.get("about:blank")
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         process.stdout.close()
@@ -306,14 +347,16 @@ def test_names_are_text_whatever_they_hold(window: Browser, tmp_path: Path) -> N
     lines = (tmp_path / "audit.jsonl").read_text().replace('"cron"', json.dumps(HOSTILE[1])).splitlines()
     lines += [json.dumps({**json.loads(lines[0]), "op": HOSTILE[0], "path": HOSTILE[3], "rule": HOSTILE[2]})]
     (tmp_path / "audit.jsonl").write_text("\n".join(lines) + "\n")
-    with page_over(tmp_path) as (address, _):
+    with page_over(tmp_path, leave=window) as address:
         visit(window, address)
         window.wait(lambda: len(window.all(ROWS)) == 4 and window.all(f"{PICTURE} .label"))
         assert all("<img src=x onerror=alert(1)>" in name for name in window.texts(f"{ROWS} .name"))
-        window.click(window.all(ROWS)[1])
-        window.wait(lambda: "<img" in window.texts("#session-name")[0])
-        for mark in window.all(f"{PICTURE} .mark")[:3]:
-            window.click(mark)
+        window.click(f"{ROWS}[aria-selected=false]")
+        window.wait(lambda: "<img" in window.texts("#session-name")[0] and window.all(f"{PICTURE} .mark"))
+        window.click("#spans button:last-child")
+        for number in range(1, min(3, len(window.all(f"{PICTURE} .mark"))) + 1):
+            window.click(f"{PICTURE} .mark:nth-child({number})")
+            assert window.one("#picture .lanes-details").is_displayed()
         assert not window.all("main img, main script, main [onerror], main [onload]")
         assert window.run("return document.querySelectorAll('main svg:not(.lanes)').length") == 0
 
@@ -321,7 +364,7 @@ def test_names_are_text_whatever_they_hold(window: Browser, tmp_path: Path) -> N
 def test_a_server_that_goes_away_is_missed_and_found_again(window: Browser, tmp_path: Path) -> None:
     log = Log(3)
     write(tmp_path, log, 60)
-    with page_over(tmp_path) as (address, _):
+    with page_over(tmp_path) as address:
         visit(window, address)
         port = int(address.rpartition(":")[2])
         window.wait(lambda: len(window.all(ROWS)) == 3)
@@ -329,7 +372,7 @@ def test_a_server_that_goes_away_is_missed_and_found_again(window: Browser, tmp_
     assert window.one("#banner").is_displayed() and len(window.all(ROWS)) == 3
     (tmp_path / "audit.jsonl").rename(tmp_path / "audit.jsonl.1")
     write(tmp_path, Log(5, "agent:new:{:d}"), 60)
-    with page_over(tmp_path, port):
+    with page_over(tmp_path, port, leave=window):
         window.wait(lambda: window.texts("#connection") == ["live"] and len(window.all(ROWS)) == 5)
         assert not any("connection" in text for text in window.texts("#banner p"))
     said = window.said()
@@ -345,7 +388,7 @@ def test_of_a_thousand_sessions_only_those_that_are_seen_are_elements(
         for number in range(1000):
             for _ in range(5):
                 file.write(json.dumps(log.next(now + number, number)) + "\n")
-    with page_over(tmp_path) as (address, _):
+    with page_over(tmp_path, leave=window) as address:
         visit(window, address)
         window.wait(lambda: window.texts("#sessions-count") == ["1,000"])
         assert len(window.all("#list [role=option]")) < 40
@@ -372,7 +415,7 @@ def test_of_a_thousand_sessions_only_those_that_are_seen_are_elements(
             ],
             env=environment(),
         )
-        window.wait(lambda: int(window.texts("#tiles [data-tile=rate] dd")[0]) > 100)
+        window.wait(lambda: int(window.texts("#tiles [data-tile=rate] dd")[0].replace(",", "")) > 100)
         assert busy.wait(60) == 0
         assert len(window.all("#list [role=option]")) < 40 and len(window.all(EVENTS)) <= 200
 
@@ -381,7 +424,7 @@ def test_the_picture_of_a_session_that_is_named_later_goes_on(window: Browser, t
     """At first the registry does not know the transcript."""
     log = Log(1, "00000000-0000-4000-8000-000000000000")
     write(tmp_path, log, 40)
-    with page_over(tmp_path) as (address, _):
+    with page_over(tmp_path, leave=window) as address:
         visit(window, address)
         window.wait(lambda: window.all(f"{PICTURE} .fence"))
         write(tmp_path, Log(1, "agent:main:named"), 40)

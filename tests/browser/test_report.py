@@ -181,7 +181,7 @@ def test_labels_do_not_lie_on_each_other(opened: Browser, width: int) -> None:
 
 def test_a_click_on_the_culprit_tells_who_it_was_and_leads_to_the_story(opened: Browser) -> None:
     assert not opened.one(DETAILS).is_displayed()
-    opened.click(opened.all(f"{PICTURE} .culprit")[0])
+    opened.click(f"{PICTURE} .culprit")
     said = opened.one(DETAILS).text
     assert said.startswith("Incident 1: turn lost")
     for part in ("cron: appended to the transcript", "202 ms later", "cron.sh · /bin/dash", "7001, main thread",
@@ -388,7 +388,7 @@ def test_hostile_names_are_shown_and_do_nothing(window: Browser, tmp_path: Path)
         target.write_bytes(page(fed(hostile_events(name)), Origin([name], name, name, name)))
         window.run("window.alert = null")
         window.open(target)
-        window.click(window.all(f"{PICTURE} .culprit")[0])
+        window.click(f"{PICTURE} .culprit")
         assert window.one(DETAILS).text.startswith("Incident 1")
         assert (
             window.run(
@@ -436,15 +436,16 @@ def test_what_would_lie_on_each_other_is_one_mark_with_a_number(window: Browser,
     target = tmp_path / "many.html"
     target.write_bytes(page(fed(many(300)), Origin([], "0", "")))
     window.open(target)
+    window.wait(lambda: window.all(f"{PICTURE} .culprit"))
     culprits = boxes(window, f"{PICTURE} .culprit")
     assert 5 < len(culprits) < 60 and overlapping(culprits) == []
     assert sum(int(box["text"] or 1) for box in culprits) == 300
-    window.click(window.all(f"{PICTURE} .culprit")[0])
-    assert re.match(r"\d+ incidents, \d+ turns lost", window.one(DETAILS).text)
+    window.click(f"{PICTURE} .culprit")
+    window.wait(lambda: re.match(r"\d+ incidents, \d+ turns lost", window.one(DETAILS).text))
     focus(window)
     window.keys("i")
-    assert window.one(DETAILS).text.startswith("Incident 1:")
-    assert window.texts(f"{PICTURE} .tag") == ["1 lost · cron"]
+    window.wait(lambda: window.one(DETAILS).text.startswith("Incident 1:"))
+    window.wait(lambda: window.texts(f"{PICTURE} .tag") == ["1 lost · cron"])
 
 
 def test_as_many_marks_as_a_page_may_have_are_drawn(window: Browser, tmp_path: Path) -> None:
@@ -494,6 +495,36 @@ def test_a_picture_whose_log_grows_keeps_what_is_looked_at(opened: Browser) -> N
     opened.run("live.picture.fit()")
     opened.settle()
     assert len(live(opened, ".tag")) == 3
+
+
+def test_what_was_pressed_is_told_though_the_picture_moves_on_before_it_is_released(opened: Browser) -> None:
+    opened.run(GROW)
+    opened.settle()
+    mark, told = opened.run("return [...live.root.querySelectorAll('.mark')].at(-1)"), ".lanes-details"
+    opened.click(mark)
+    (wanted,) = live(opened, told)
+    opened.click(opened.run("return live.root.querySelector('[aria-label=\"Close the details\"]')"))
+    mark = opened.run("return [...live.root.querySelectorAll('.mark')].at(-1)")
+    with opened.pressed(mark):
+        opened.run("live.grow()")
+        opened.settle()
+    assert wanted and live(opened, told) == [wanted]
+
+
+def test_several_incidents_that_are_told_stay_told_when_the_log_grows(
+    window: Browser, tmp_path: Path
+) -> None:
+    target = tmp_path / "several.html"
+    target.write_bytes(page(fed(many(200)), Origin([], "0", "")))
+    window.open(target)
+    window.run(GROW.replace("incidents.slice(0, 1)", "incidents.slice(0, 150)"))
+    window.settle()
+    window.click(window.run("return live.root.querySelector('.culprit.many')"))
+    told = live(window, ".lanes-details")
+    assert re.match(r"\d+ incidents, \d+ turns lost", told[0])
+    window.run("live.grow()")
+    window.settle()
+    assert live(window, ".lanes-details") == told
 
 
 def test_a_picture_that_shows_all_still_does_when_its_log_grows(opened: Browser) -> None:

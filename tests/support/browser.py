@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
+from selenium.common.exceptions import (
+    ElementNotInteractableException,
+    MoveTargetOutOfBoundsException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -20,6 +25,13 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 SECONDS = 60.0
 """Which only bound a broken run."""
+
+GONE = (
+    ElementNotInteractableException,
+    MoveTargetOutOfBoundsException,
+    StaleElementReferenceException,
+)
+"""What is said of an element that was drawn anew, or has no size or place yet."""
 
 OPTIONS = (
     "--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -44,6 +56,9 @@ class Browser:
         self.driver.get("about:blank")
         self.said()
         self.driver.get(address)
+        self.wait(
+            lambda: self.run("return innerWidth") == width
+        )  # another process may draw it, which is told later
         self.settle()
 
     def size(self, width: int, height: int = 900) -> None:
@@ -87,9 +102,32 @@ class Browser:
             )
         ]
 
-    def click(self, element: WebElement) -> None:
-        """With a pointer, in its middle."""
-        ActionChains(self.driver).move_to_element(element).click().perform()
+    def click(self, what: WebElement | str) -> None:
+        """With a pointer, in its middle. A selector means the first such element, whichever it is by then: on a page
+        that is drawn anew all the time, one that was found before may be gone."""
+
+        self._point(what, lambda actions, element: actions.move_to_element(element).click())
+
+    @contextmanager
+    def pressed(self, what: WebElement | str) -> Iterator[None]:
+        """The pointer is pressed there meanwhile, and released where it is."""
+        self._point(what, lambda actions, element: actions.click_and_hold(element))
+        try:
+            yield
+        finally:
+            ActionChains(self.driver).release().perform()
+            self.settle()
+
+    def _point(self, what: WebElement | str, act: Callable[[ActionChains, WebElement], ActionChains]) -> None:
+        def acted() -> bool:
+            element = self.all(what)[0] if isinstance(what, str) else what
+            act(ActionChains(self.driver), element).perform()
+            return True
+
+        if isinstance(what, str):
+            WebDriverWait(self.driver, SECONDS, 0.02, (*GONE, IndexError)).until(lambda _: acted())
+        else:
+            acted()
         self.settle()
 
     def keys(self, *keys: str) -> None:
