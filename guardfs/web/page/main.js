@@ -118,6 +118,7 @@ class Page {
     const select = by("guard"), chosen = this.asked.guard || guards[0]?.[0] || "";
     select.replaceChildren(...guards.map(([name, directory]) => html("option", { value: name, title: directory }, directory)));
     select.value = chosen;
+    select.title = select.selectedOptions[0]?.title ?? "";
     select.disabled = guards.length < 2;
   }
 
