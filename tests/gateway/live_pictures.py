@@ -65,7 +65,7 @@ class Run:
         window.settle()
         target.write_bytes(window.screenshot())
         reply.result()
-        self.gateway.wait_released(CHAT)
+        window.wait(lambda: window.texts("#list [aria-selected=true] .branch") == [""])
 
 
 def main() -> None:
@@ -97,7 +97,8 @@ def talk(run: Run, window: Browser, page: str, images: Path) -> None:
     for how in ("append", "below", "replace", "touch"):
         run.turn(CHAT, how)
     window.visit(f"{page}/#session={CHAT}", *SIZE)
-    window.click(window.one("#spans button:nth-child(2)"))
+    window.click("#spans button:nth-child(2)")
+    window.wait(lambda: window.all("#spans button:nth-child(2)[aria-pressed=true]"))
     window.wait(lambda: window.all("#picture .check"))
     run.picture(window, images / "live.png")
     window.media(scheme="dark")
