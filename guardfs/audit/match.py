@@ -29,8 +29,8 @@ _TRANSCRIPTS = 4096
 SLACK = timedelta(milliseconds=250)
 """Between two clocks of one machine, both rounded."""
 
-_SECOND = timedelta(seconds=1)
-"""By how much a line may be later than it says, where its time was cut to the second."""
+_CUT = ((".000000Z", timedelta(seconds=1)), ("000Z", timedelta(milliseconds=1)))
+"""By how much a line may be later than it says, where its time was cut to the second, or as JavaScript does it."""
 
 UNKNOWN_TURN = timedelta(minutes=15)
 """How long a turn may have run where the line does not say."""
@@ -250,7 +250,7 @@ def _span(line: Complaint) -> Span | None:
         return None
     at = _at(line.time)
     turn = UNKNOWN_TURN if line.duration_ms is None else timedelta(milliseconds=line.duration_ms)
-    latest = at + (_SECOND if line.time.endswith(".000000Z") else timedelta())
+    latest = at + next((rest for cut, rest in _CUT if line.time.endswith(cut)), timedelta())
     return Span(at - turn - SLACK, latest, latest + SLACK)
 
 

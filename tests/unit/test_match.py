@@ -11,7 +11,9 @@ from guardfs.audit.match import KEPT, NOTED, Search, about, best
 from tests.unit.fenced_log import CRON, KEY, NAME, RUN, FencedLog, record
 
 
-def searched(directory: Path, line: Complaint, *, deaths: int, foreign: int = 0) -> Search:
+def searched(
+    directory: Path, line: Complaint, *, deaths: int, foreign: int = 0, microseconds: int = 0
+) -> Search:
     directory.mkdir()
     with FencedLog(directory) as log:
         log.append(RUN, b'{"type":"session","id":"s"}\n')
@@ -23,7 +25,7 @@ def searched(directory: Path, line: Complaint, *, deaths: int, foreign: int = 0)
             log.append(CRON, record("bf09c3d4", log.leaf))
     search = Search([line])
     for event in log.events():
-        search.take(event)
+        search.take({**event, "time": event["time"].replace("000Z", f"{microseconds:03d}Z")})
     return search
 
 
@@ -48,6 +50,17 @@ def test_a_time_that_fits_is_surer_than_one_that_would_in_another_time_zone(tmp_
     shifted = searched(tmp_path / "b", Complaint("changed", NAME, time=AT.replace("03:", "11:")), deaths=1)
     assert [search.found(0) is not None for search in (fits, shifted)] == [True, True]
     assert best([shifted, fits], 0) == 1
+
+
+def test_a_line_of_the_very_millisecond_of_a_death_is_about_that_one_and_not_the_one_before(
+    tmp_path: Path,
+) -> None:
+    known = searched(tmp_path / "a", Complaint("changed", NAME), deaths=2).found(0)
+    assert known is not None
+    line = Complaint("changed", NAME, time=known.death.incident.time, duration_ms=60_000)
+    assert line.time is not None and line.time.endswith("000Z")
+    found = searched(tmp_path / "b", line, deaths=2, microseconds=400).found(0)
+    assert found is not None and found.death.incident.token == 2
 
 
 def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
