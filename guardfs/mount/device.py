@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -21,6 +22,9 @@ from guardfs.errors import GuardError
 from guardfs.mount import libc
 
 FSTYPE = "fuse.guardfs"
+
+DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+"""What a call on a mount gets whose server is dead; the second one a call that was under way when it died."""
 
 _INHERITED = os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC | os.ST_NOATIME | os.ST_NODIRATIME
 """Mount flags of the directory below that hold above it as well; ST_* and MS_* have the same values for these."""

@@ -6,7 +6,6 @@ quiet moment anyway, in which nothing has come or gone for a second.
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import os
 import re
@@ -66,7 +65,7 @@ def _is_directory(path: str) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(path).st_mode)
     except OSError as error:
-        return error.errno == errno.ENOTCONN
+        return error.errno in device.DEAD
 
 
 class Finder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
@@ -25,7 +24,7 @@ def clear_dead_mount(path: str) -> bool:
             )  # not stat: the kernel may know the answer to that, long after the server is dead
             return cleared
         except OSError as error:
-            if error.errno != errno.ENOTCONN:
+            if error.errno not in device.DEAD:
                 return cleared
         real = os.path.join(
             os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(os.path.abspath(path))

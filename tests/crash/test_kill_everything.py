@@ -65,14 +65,14 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["as PID 1", "as a process"])
+@pytest.mark.parametrize("first", [True, False], ids=["PID-1", "process"])
 @pytest.mark.parametrize(("story", "count"), KILLS)
 def test_what_was_written_survives_it(place: Path, story: str, count: int, first: bool) -> None:
     said = place / "said"
     directory = place / "sessions"
     directory.mkdir()
     (directory / NAME).write_bytes(START)
-    teller = [sys.executable, "-m", "tests.support.kill_stories", story, str(directory), str(said)]
+    teller = [sys.executable, "-m", "tests.support.kill_stories", story, str(directory), str(said), "stay"]
     options = ["--policy", str(POLICY), "--mode", "enforce", "--force"]
     with Container(place, teller, *options, first=first) as run:
         wait_for(lambda: has_said(said, count, run), "the moment", 60)

@@ -21,7 +21,7 @@ POLICY = Path(__file__).parents[2] / "policy/openclaw.toml"
 APPEND = "open(sys.argv[1], 'ab', buffering=0).write(sys.stdin.buffer.read())"
 HEADER = b'{"type":"session","id":"s"}\n'
 
-both = pytest.mark.parametrize("first", [True, False], ids=["as PID 1", "as a subreaper"])
+both = pytest.mark.parametrize("first", [True, False], ids=["PID-1", "subreaper"])
 
 
 def zombies(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +23,8 @@ class Container:
 
     def __init__(self, place: Path, words: Sequence[str], *options: str, first: bool = True) -> None:
         self.directory = place / "sessions"
-        self.directory.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # with a dead mount on it: it must not be looked at
+            self.directory.mkdir()
         self.audit = place / "audit.jsonl"
         self.output = place / "output"
         self.errors = place / "errors"

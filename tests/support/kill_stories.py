@@ -1,15 +1,16 @@
 """Turns of an agent, and others that change its transcript meanwhile, on a guard that may die at any moment.
 
-    python -m tests.support.kill_stories STORY DIRECTORY SAID
+    python -m tests.support.kill_stories STORY DIRECTORY SAID [stay]
 
 Before and after each write the file SAID is told of its records (`tests.support.lab.say`). Ends with status 0 if the
-story came to its end, and with 3 if the mount died under it.
+story came to its end, and with 3 if the mount died under it; *stay*: it does not end by itself then.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -260,4 +261,7 @@ STORIES = ("append", "many", "replace", "rewrite", "new", "remove", "two", "abse
 
 if __name__ == "__main__":
     told = Stories(Path(sys.argv[2]), Path(sys.argv[3]))
-    sys.exit(_status(getattr(told, sys.argv[1])))
+    status = _status(getattr(told, sys.argv[1]))
+    if sys.argv[4:] == ["stay"] and status == 0:
+        signal.pause()
+    sys.exit(status)
