@@ -250,7 +250,7 @@ class Restorer:
         filesystem = self._filesystem
         node = filesystem.nodes.get(note.node)
         data = None
-        if note.op == "write" and not note.errno and note.kind == NameKind.TRANSCRIPT:
+        if note.op == "write" and not note.errno and note.kind != NameKind.OTHER:
             data = self._written(note, node)
         more: dict[str, Any] = {}
         if note.offset is not None:
