@@ -136,7 +136,14 @@ class Haunting(Branching):
             return None
         if node.kind is Kind.TRANSCRIPT:
             return node.path() if self._asks(node.path()) else None
-        if not self.judge.machine.places or self.stat_node(node).st_nlink < 2:
+        if not self.judge.machine.places:
+            return None
+        try:
+            if self.stat_node(node).st_nlink < 2:
+                return None
+        except (
+            OSError
+        ):  # its name is gone: the operation itself answers that, or was done by an earlier daemon
             return None
         for (
             transcript
