@@ -71,7 +71,7 @@ CHANGES: dict[str, tuple[Callable[[Guard], object], str, str]] = {
         "attributes",
         "metadata",
     ),
-    "rename over": (lambda guard: replace(guard.directory / NAME), "rename over", "lane"),
+    "rename over": (lambda guard: replace(guard), "rename over", "lane"),
     "rename away": (
         lambda guard: (guard.directory / NAME).rename(guard.directory / f"{NAME}.reset.1"),
         "rename away",
@@ -82,10 +82,22 @@ CHANGES: dict[str, tuple[Callable[[Guard], object], str, str]] = {
 }
 
 
-def replace(path: Path) -> None:
+def replace(guard: Guard) -> None:
+    path = guard.directory / NAME
     new = path.with_suffix(".tmp")
     subprocess.run(["/bin/cp", path, new], check=True)
     subprocess.run(["/bin/mv", "-f", new, path], check=True)
+    wait_for(lambda: looks_by_another_process(guard, path), "the kernel to ask for what has the name now")
+
+
+def looks_by_another_process(guard: Guard, path: Path) -> bool:
+    """Whether the guard is asked when somebody looks at *path*: for a moment the kernel carries over what it knew of
+    the file by its former name (docs/known-issues.md)."""
+    subprocess.run(["/usr/bin/stat", path], check=True, stdout=subprocess.DEVNULL)
+    return any(
+        event["op"] == "look" and event["path"] == NAME and event["writer"]["comm"] == "stat"
+        for event in guard.settle()
+    )
 
 
 @pytest.mark.parametrize("name", CHANGES)
