@@ -105,6 +105,14 @@ class Forgotten(msgspec.Struct, frozen=True, tag=True):
     wall: int
 
 
+class WroteUnlocked(msgspec.Struct, frozen=True, tag=True):
+    """What the owner wrote, by all that showed under its own lock, was written under that of another lane of its
+    process: its next check does not expect it."""
+
+    fence: FenceFacts
+    wall: int
+
+
 class Stale(msgspec.Struct, frozen=True, tag=True):
     """An owner whose fence was closed by the idle timeout came back as if it still held it. fence: the old one,
     with its old token. away: ns since it was last seen."""
@@ -147,6 +155,7 @@ Effect = (
     | FenceClosed
     | Incident
     | Forgotten
+    | WroteUnlocked
     | Stale
     | LockLost
     | LockLeft

@@ -15,6 +15,7 @@ from guardfs.fence.effects import (
     FenceRefreshed,
     Forgotten,
     Stale,
+    WroteUnlocked,
 )
 from guardfs.fence.events import TAKES_NAME, Kind
 from guardfs.fence.fence import Fence, Place
@@ -39,7 +40,7 @@ class Judge:
         fence = place.any_fence(process)
         reading = self.protocol.read(cycle, fence is not None)
         if reading is Reading.IGNORED or not cycle.looks:
-            return []
+            return self._unlocked(fence, cycle, wall)
         if reading is Reading.OPENED or fence is None:
             effects = []
             if fence is not None:
@@ -72,6 +73,12 @@ class Judge:
         fence.leaf = cycle.leaf or fence.leaf
         effects.append(FenceRefreshed(fence.facts, fence.baseline, wall))
         return effects
+
+    def _unlocked(self, fence: Fence | None, cycle: Cycle, wall: int) -> list[Effect]:
+        if fence is None or fence.idle or fence.unlocked or MAIN_WRITE not in cycle.shape:
+            return []
+        fence.unlocked = any(change.own and change.continues for change in fence.changes.all())
+        return [WroteUnlocked(fence.facts, wall)] if fence.unlocked else []
 
     def _outcome(self, fence: Fence, look: Look, cycle: Cycle, reading: Reading) -> CheckOutcome:
         if look.before is None:

@@ -44,6 +44,12 @@ STORIES = {
         ["short turn", "control"], b"\x00" * 12 + b"\x01\x01", True),
     "a header for a note stays where it was made, though its process's run is silent": (
         ["turn", "16 minutes", "mirror"], b"\x10\x1e\x15*\x06\x13\x1e", False),
+    "what a run writes under the lock of a note that was just to be taken is forgiven": (
+        ["turn", "mirror", "control"], b"\x00\x00\x00", True),
+    "the same of a turn that has made its file": (
+        ["turn", "mirror", "control"], b"\x00\x01\x00", False),
+    "a second agent's end leaves the order of a note and of what its run wrote": (
+        ["turn", "mirror", "local", "mirror"], b"\x01\x02", False),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from guardfs.closing import let_go
-from guardfs.fence.effects import Effect, FenceClosed, FenceOpened
+from guardfs.fence.effects import Effect, FenceClosed, FenceOpened, WroteUnlocked
 from guardfs.fence.events import ProcessKey
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.staging import Branch, Key
@@ -53,11 +53,19 @@ class Views(Haunting):
                     staged.closed = time.monotonic_ns()
                     staged.staging.lingers = effect.fence.process
                 branch = staged.staging.of(Key("process", effect.fence.process, ""))
-                if branch is not None:
-                    self._order += 1
-                    branch.order = self._order
+                if (
+                    branch is not None
+                ):  # first what it wrote itself, then what its process's other lanes did meanwhile
+                    for each in (branch, staged.staging.side(effect.fence.process)):
+                        if each is not None:
+                            self._order += 1
+                            each.order = self._order
             if effect.fence.transcript != transcript:
                 self.due(effect.fence.transcript)
+        elif isinstance(effect, WroteUnlocked) and self._core.judge.enforcing(effect.fence.transcript):
+            staged = self.staged(effect.fence.transcript)
+            if staged is not None:
+                staged.staging.forgive = True
 
     def _pin(self, transcript: bytes, process: ProcessKey, relies: Fingerprint, *, opening: bool) -> None:
         """*process* goes on seeing what it relies on, whatever happens to the file."""
