@@ -403,6 +403,7 @@ class World:
     def unlink(self, process: Process, who: Caller, name: bytes = TRANSCRIPT) -> None:
         done = self.kernel.unlink(who, name)
         self._met()
+        self.destroyed += 1  # somebody may have opened it who has not written yet
         self.story.append((process.name, who.pid, "unlink", name, done))
 
     def rename(self, process: Process, who: Caller, name: bytes, to: bytes) -> bool:
