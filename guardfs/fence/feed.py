@@ -133,7 +133,7 @@ class Feed:
             kind = Kind.LOCK_REMOVED
         elif op == "kept":
             kind = Kind.LOCK_KEPT
-        elif op == "look" and self._watches(transcript):
+        elif op in ("look", "open") and self._watches(transcript):
             kind = Kind.LOCK_LOOK
         else:
             return ()

@@ -1,8 +1,10 @@
 """How long the kernel may answer from memory, in seconds. Pure.
 
-The fastest answer is the one that nobody asks for: what is neither transcript nor lock is cached until the
-guard itself, or the watch on the directory below, says that it has changed. Of transcripts and locks every
-look by name must be seen.
+The fastest answer is the one that nobody asks for: what is no transcript is cached until the guard itself, or the
+watch on the directory below, says that it has changed. Of transcripts every look by name must be seen. Of a lock file
+that is there none need be: who takes it creates it, who asks whose it is opens it, who gives it back removes it. That
+there is none must be asked each time: so somebody shows who has lost it (`guardfs.fence.machine`). One that was made
+below the mount is asked about each time: its maker may be about to write into it.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ SHARED = Timeouts(entry=WATCHED, attributes=UNWATCHED, absent=WATCHED)
 
 UNANNOUNCED = Timeouts(entry=UNWATCHED, attributes=UNWATCHED, absent=UNWATCHED)
 LOOKED_AT = Timeouts(entry=0.0, attributes=GLANCE, absent=0.0)
+LOCK = Timeouts(entry=WATCHED, attributes=WATCHED, absent=0.0)
 
 
 def is_remote(fstype: str) -> bool:
@@ -68,9 +71,13 @@ def is_remote(fstype: str) -> bool:
     return fstype in REMOTE or fstype.startswith("fuse")
 
 
-def timeouts(kind: Kind, *, watched: bool, links: int = 1) -> Timeouts:
+def timeouts(
+    kind: Kind, *, watched: bool, links: int = 1, made: bool = False, every_look: bool = False
+) -> Timeouts:
     """How long to believe a name and its file. watched: changes in its directory are announced; links: st_nlink, 1 for
-    a directory."""
+    a directory; made: it was created through the mount; every_look: the log is to have each look at a lock file."""
+    if kind is Kind.LOCK and watched and made and links == 1 and not every_look:
+        return LOCK
     if kind is not Kind.OTHER:
         return LOOKED_AT
     if not watched:

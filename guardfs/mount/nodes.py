@@ -53,7 +53,8 @@ class Node:
     file any more. opened: open handles that hold a real descriptor.
     setid: the mode has a set-id bit. watched: a directory in which changes are announced. file: what is known of the
     file itself, shared by the nodes that are views of it. view: which view of a transcript it is, None where there is
-    but one. kept: where the next daemon finds it, 0 if nowhere.
+    but one. kept: where the next daemon finds it, 0 if nowhere. made: created through the mount, as far as this daemon
+    knows: whoever writes it does so there, too.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Node:
         "is_dir",
         "kept",
         "kind",
+        "made",
         "names",
         "nlookup",
         "opened",
@@ -90,6 +92,7 @@ class Node:
         self.setid = False
         self.watched = False
         self.kept = 0
+        self.made = False
 
     @property
     def seen(self) -> Seen | None:

@@ -218,7 +218,7 @@ class Watch:
         if foreign:  # made by somebody else, and looked at before the report came
             core.unseen(core.child_path(parent, name), core.kind(name), "created", None, known.seen)
             return True
-        if before is None or known.seen is None or known.kind is not Kind.OTHER:
+        if before is None or known.seen is None or known.kind is Kind.TRANSCRIPT:
             return False
         if before[3] != known.seen[3] or (before != known.seen and not known.is_dir):
             self._invalidator.node(known.id)

@@ -93,6 +93,53 @@ def test_every_look_at_a_transcript_is_seen(pair: Pair) -> None:
     assert len(looks) >= 50
 
 
+def asked(pair: Pair) -> int:
+    """How often the kernel has asked about a name or its attributes."""
+    operations: dict[str, int] = pair.guard.status()["operations"]
+    return operations.get("lookup", 0) + operations.get("getattr", 0)
+
+
+def test_a_lock_file_that_is_there_is_not_asked_about_and_one_that_is_not_each_time(pair: Pair) -> None:
+    lock = pair.seen / "t.jsonl.lock"
+    before = asked(pair)
+    for _ in range(50):
+        assert not lock.exists()
+    assert asked(pair) - before >= 50
+    lock.write_text("mine")
+    assert lock.stat().st_size == 4
+    before = asked(pair)
+    for _ in range(50):
+        assert lock.stat().st_size == 4
+    assert asked(pair) - before < 10
+    with pytest.raises(FileExistsError):
+        lock.open("x")
+    lock.unlink()
+    assert not lock.exists()
+    lock.open("x").close()
+
+
+def test_a_lock_file_that_was_made_below_is_asked_about_each_time(pair: Pair) -> None:
+    lock, below = pair.seen / "t.jsonl.lock", pair.below / "t.jsonl.lock"
+    below.touch()
+    assert lock.stat().st_size == 0
+    below.write_text("theirs")
+    assert lock.read_text() == "theirs" and lock.stat().st_size == 6
+    below.unlink()
+    assert not lock.exists()
+
+
+def test_what_is_done_below_to_a_lock_file_of_ours_is_seen(pair: Pair) -> None:
+    lock, below = pair.seen / "t.jsonl.lock", pair.below / "t.jsonl.lock"
+    lock.write_text("mine")
+    assert lock.read_text() == "mine"
+    settle(pair)
+    below.write_text("not yours any more")
+    wait_for(lambda: lock.read_text() == "not yours any more", "the new content", SOON)
+    below.unlink()
+    wait_for(lambda: content(lock) is None, "the removal", SOON)
+    lock.open("x").close()
+
+
 Change = Callable[[Pair], None]
 
 

@@ -86,7 +86,7 @@ class TraceEvents:
                 yield self._event(Kind.LOCK_CREATED, line, transcript)
         elif op == "unlink":
             yield self._event(Kind.LOCK_REMOVED, line, transcript)
-        elif op in ("open", "stat", "lstat"):
+        elif op == "open" or line.get("error"):  # of one that is there the kernel knows the rest
             yield self._event(Kind.LOCK_LOOK, line, transcript)
 
     def _transcript(self, line: dict[str, Any], name: str) -> Iterator[Event]:

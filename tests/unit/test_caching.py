@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from guardfs.audit.event import Kind
@@ -9,9 +11,21 @@ from guardfs.mount.caching import is_remote, timeouts
 
 
 @pytest.mark.parametrize("watched", [True, False])
-@pytest.mark.parametrize("kind", [Kind.TRANSCRIPT, Kind.LOCK])
-def test_names_of_transcripts_and_locks_are_never_remembered(watched: bool, kind: Kind) -> None:
-    found = timeouts(kind, watched=watched)
+def test_names_of_transcripts_are_never_remembered(watched: bool) -> None:
+    found = timeouts(Kind.TRANSCRIPT, watched=watched)
+    assert (found.entry, found.absent) == (0.0, 0.0)
+    assert found.attributes < 0.01
+
+
+def test_a_lock_file_that_is_there_is_remembered_and_that_there_is_none_never() -> None:
+    found = timeouts(Kind.LOCK, watched=True, made=True)
+    assert min(found.entry, found.attributes) > 3600
+    assert found.absent == 0.0
+
+
+@pytest.mark.parametrize("but", [{"watched": False}, {"links": 2}, {"made": False}, {"every_look": True}])
+def test_lock_files_are_asked_about_where_changes_or_looks_would_be_missed(but: dict[str, Any]) -> None:
+    found = timeouts(Kind.LOCK, **{"watched": True, "made": True, **but})
     assert (found.entry, found.absent) == (0.0, 0.0)
     assert found.attributes < 0.01
 

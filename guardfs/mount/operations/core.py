@@ -300,9 +300,12 @@ class Core:
 
     def times(self, node: Node, st: os.stat_result) -> Timeouts:
         """How long the kernel may believe what it is told of *node*."""
-        if node.kind is not Kind.OTHER:
-            return timeouts(node.kind, watched=True)
         home = node.names[-1][0] if node.names else node
+        if node.kind is not Kind.OTHER:
+            every_look = self.audit.wants("look", Kind.OTHER)
+            return timeouts(
+                node.kind, watched=home.watched, links=st.st_nlink, made=node.made, every_look=every_look
+            )
         if node.is_dir:
             return timeouts(Kind.OTHER, watched=node.watched and (home.watched or node is self.nodes.root))
         return timeouts(Kind.OTHER, watched=home.watched, links=st.st_nlink)

@@ -235,6 +235,7 @@ class Names(Core):
                         self.below.fchmod(fd, stat.S_IMODE(st.st_mode))
                     st = self.below.fstat(fd)
                 node = self.nodes.remember(parent, name, st, self.kind(name))
+                node.made = True
                 self.expect(parent, name)
             except BaseException:
                 let_go(fd)
