@@ -50,6 +50,8 @@ STORIES = {
         ["turn", "mirror", "control"], b"\x00\x01\x00", False),
     "a second agent's end leaves the order of a note and of what its run wrote": (
         ["turn", "mirror", "local", "mirror"], b"\x01\x02", False),
+    "whoever was told to look again has done so, though what it found was renamed meanwhile": (
+        ["turn", "compact lines", "append", "rename away"], b"", True),
 }  # fmt: skip
 
 

@@ -85,6 +85,7 @@ class Branching(Unstaged):
         """Open the file in the caller's view."""
         node = self.nodes.get(node_id)
         if node is None or not self._decides(node):
+            self.views.came(b"", ctx.pid)  # type: ignore[union-attr]
             return super().open(node_id, flags, ctx)
         self._found(node, ctx)
         view = node.view

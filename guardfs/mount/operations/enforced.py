@@ -37,6 +37,7 @@ class Enforced(Haunting):
         """chmod, chown, truncate and utimens: on the branch what belongs to it, on the file what belongs to that."""
         node = self.nodes.get(node_id)
         if node is None or not self._decides(node):
+            self.views.came(b"", ctx.pid)  # type: ignore[union-attr]
             return super().setattr(node_id, attr, fields, number, ctx)
         begin, path, writer = now(), node.path(), self._writer(ctx)
         self._found(node, ctx)
