@@ -178,12 +178,12 @@ class Machine:
         know; None: what there is. *actor* looks."""
         place = self._places.get(transcript)
         fence = None if place is None else place.open_fence(actor.process)
-        if place is None or fence is None or not fence.unlocked or fence.own_look is not None:
+        if place is None or fence is None or not fence.unlocked:
             return None
         cycle = place.cycles.get(actor.process)
         if cycle is None or cycle.looks or not cycle.kin(actor):
             return None
-        return fence.baseline
+        return fence.baseline if fence.own_look is None else fence.own_look.seen
 
     def late(self, transcript: bytes, actor: Actor) -> bool:
         """Whether the lock cycle of *actor*'s process has come to the look that it is to rely on, as far as that
