@@ -110,8 +110,13 @@ class Looking:
     def meet(self, staged: Staged, node: Node | None) -> None:
         """*node* is what the kernel knows the owner's view by; it may have forgotten another one."""
         staged.node = node
-        if node is not None and node.view is None:
+        if node is None:
+            return
+        if node.view is None:
             node.view = staged
+        outside = staged.outside
+        if outside is not None and (outside.dev, outside.ino) == (node.dev, node.ino):
+            outside.file = node.file  # what is done by the one is known of the other
 
     def _locate(self, transcript: bytes) -> tuple[Node, bytes] | None:
         node = self._core.nodes.root
