@@ -19,13 +19,15 @@ class Standing(NamedTuple):
 
     fenced: a fence is open, or about to. own: its process has a fence of its own, open, about to, or closed by the idle
     timeout. owners: the operation is that fence's owner's, not another lane's of the same process. cycle: its process
-    is in a lock cycle.
+    is in a lock cycle. silent: the idle timeout has closed its process's fence, and by a main thread nothing shows so
+    far that the owner is back: that looks in a lock cycle first, by a pool thread.
     """
 
     fenced: bool = False
     own: bool = False
     owners: bool = False
     cycle: bool = False
+    silent: bool = False
 
 
 NO_FENCE = Standing()
@@ -109,9 +111,10 @@ def standing(
     elif opening is not None and opening.actor.process == process:
         owners = _opens(place, opening, actor, kind, records, protocol, truncates)
         return Standing(True, True, owners, True)
-    return Standing(
-        bool(place.fences) or opening is not None, own is not None, owners, process in place.cycles
-    )
+    cycle = place.cycles.get(process)
+    silent = own is not None and own.idle and actor.main and (cycle is None or not cycle.looks)
+    fenced = bool(place.fences) or opening is not None
+    return Standing(fenced, own is not None, owners, cycle is not None, silent)
 
 
 def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:

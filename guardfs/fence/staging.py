@@ -152,7 +152,12 @@ class Staging:
     def view(self, standing: Standing, process: ProcessKey, lane: str) -> View | Branch:
         """The view of a look by *process*, whose lane is *lane* (only its first part counts)."""
         if standing.own or process == self.lingers:
-            return self.of(Key("process", process, "")) or View.OWNER
+            own = self.of(Key("process", process, ""))
+            if standing.silent and own is not None and not own.made:
+                return (
+                    View.COMMITTED
+                )  # others make the file, meanwhile, that the owner relies on not to be there
+            return own or View.OWNER
         for branch in self.branches:
             if process in branch.processes and branch.key.kind != "side":
                 return branch

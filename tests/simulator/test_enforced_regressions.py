@@ -52,6 +52,12 @@ STORIES = {
         ["turn", "mirror", "local", "mirror"], b"\x01\x02", False),
     "whoever was told to look again has done so, though what it found was renamed meanwhile": (
         ["turn", "compact lines", "append", "rename away"], b"", True),
+    "what a note has made while its process's run is silent the next note finds": (
+        ["16 minutes", "mirror", "turn", "mirror"], b"\x00\x02\x02\x02\x02", False),
+    "a run that has looked at one record past its lock, and not at the next, finds what it looked at": (
+        ["turn", "own write outside", "control", "mirror"], b"\x00\x03\x00", False),
+    "attributes that were changed by an old look at the file are kept from the owner": (
+        ["turn", "/new", "chmod", "chmod"], b"\x00\x00\x00\x00\x00\x00\x02\x02\x02\x03\x03", True),
 }  # fmt: skip
 
 
