@@ -298,7 +298,7 @@ def test_a_broken_file_is_named_in_one_line(store: BranchStore, kind: str, broke
     with pytest.raises(GuardError) as caught:
         again(store)
     assert str(path) in caught.value.what and "\n" not in caught.value.what and caught.value.mend
-    assert len(os.listdir("/proc/self/fd")) == open_before, "descriptors left open"
+    assert len(os.listdir("/proc/self/fd")) <= open_before, "descriptors left open"
 
 
 def test_what_was_never_finished_is_removed_and_what_is_not_ours_is_left(store: BranchStore) -> None:

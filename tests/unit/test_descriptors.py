@@ -36,7 +36,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     for node in made.nodes:
         made.fds.drop(node)
     made.fds.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def same(fd: int, path: Path) -> bool:
