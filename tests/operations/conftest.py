@@ -9,20 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.descriptors import none_left_open
 from tests.support.direct import Direct
 
 MakeFs = Callable[..., Direct]
 
 
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture
 def make_fs(tmp_path: Path) -> Iterator[MakeFs]:
     """``make_fs(below=..., descriptors=...)``; fails the test if a descriptor is left over at its end."""
-    before = _descriptors()
-    umask = os.umask(0o022)
     made: list[Direct] = []
 
     def make(**more: Any) -> Direct:
@@ -31,11 +26,12 @@ def make_fs(tmp_path: Path) -> Iterator[MakeFs]:
         made.append(Direct(directory, **more))
         return made[-1]
 
-    yield make
-    for fs in made:
-        fs.end()
-    os.umask(umask)
-    assert _descriptors() <= before, "descriptors left open"
+    with none_left_open():
+        umask = os.umask(0o022)
+        yield make
+        for fs in made:
+            fs.end()
+        os.umask(umask)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from tests.simulator import enforced_agents as agents
 from tests.simulator.enforced_kernel import File, Kernel
 from tests.simulator.enforced_stories import Part, _begin
 from tests.simulator.enforced_world import ID, LOCK, TRANSCRIPT, BrokenError, Process, World
+from tests.support.descriptors import open_descriptors
 from tests.support.faults import Fault, Faults
 
 _T = TypeVar("_T")
@@ -192,7 +193,7 @@ class FaultyWorld(World):
 
 def play(story: Story, place: Path, faults: Faults, fault: Fault | None) -> FaultyWorld:
     """Plays *story* with *fault*. faults: installed. place: an empty directory."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     world = FaultyWorld(place, faults)
     try:
         try:
@@ -200,8 +201,8 @@ def play(story: Story, place: Path, faults: Faults, fault: Fault | None) -> Faul
         finally:
             faults.disarm()
             world.end()
-        after = len(os.listdir("/proc/self/fd"))
-        if after > before:
+        after = open_descriptors()
+        if after != before:
             raise BrokenError(f"{after - before} descriptors were left open")
     except Exception as failure:
         told = [" ".join(map(str, each)) for each in world.story]

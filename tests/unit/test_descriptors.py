@@ -12,6 +12,7 @@ import pytest
 from guardfs.audit.event import Kind
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.nodes import Node, NodeTable
+from tests.support.descriptors import none_left_open
 
 
 class World:
@@ -30,13 +31,12 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    before = len(os.listdir("/proc/self/fd"))
-    made = World(tmp_path)
-    yield made
-    for node in made.nodes:
-        made.fds.drop(node)
-    made.fds.close()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    with none_left_open():
+        made = World(tmp_path)
+        yield made
+        for node in made.nodes:
+            made.fds.drop(node)
+        made.fds.close()
 
 
 def same(fd: int, path: Path) -> bool:

@@ -17,6 +17,7 @@ from guardfs.mount.backing import Backing
 from guardfs.mount.merging import Merged, Merger
 from guardfs.state.branches import BranchFacts, BranchFile, BranchStore
 from guardfs.transcript.formats import CLAUDE_CODE, LINES, PI, Format
+from tests.support.descriptors import none_left_open
 from tests.support.lab import HEADER, ids, path_from_leaf, record
 
 NAME = b"s.jsonl"
@@ -85,11 +86,10 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    before = len(os.listdir("/proc/self/fd"))
-    made = Desk(tmp_path)
-    yield made
-    made.end()
-    assert len(os.listdir("/proc/self/fd")) <= before, "descriptors left open"
+    with none_left_open():
+        made = Desk(tmp_path)
+        yield made
+        made.end()
 
 
 def old(path: Path, seconds: int = 1000) -> int:

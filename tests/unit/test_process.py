@@ -23,6 +23,7 @@ import pytest
 from guardfs.lanes.process import ProcessTable
 from guardfs.lanes.procfs import parse_stat
 from guardfs.lanes.writer import Process, Writer
+from tests.support.descriptors import open_descriptors
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 DEADLINE = 20  # seconds: for a machine that is busy with something else
@@ -114,10 +115,6 @@ def program(writer: Writer) -> Process:
 
 def look(table: ProcessTable, tid: int) -> Writer:
     return table.writer(tid, os.getuid(), os.getgid())
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_every_fact_of_this_process(table: ProcessTable) -> None:
