@@ -19,9 +19,9 @@ class Kind(IntEnum):
     """What happened.
 
     Of the lock file: ``LOCK_CREATED`` (a new file under its name; also by a rename onto it), ``LOCK_REMOVED``
-    (unlinked, or renamed away; whether the remover holds it is the machine's to say), ``LOCK_LOOK`` (an
-    open, or a LOOKUP of its name: the kernel may know the name of one that is there), ``LOCK_KEPT`` (its holder has
-    written into it that it keeps it: `lockfile.is_kept`).
+    (unlinked, or renamed away; whether the remover holds it is the machine's to say), ``LOCK_LOOK`` (an open,
+    or a LOOKUP of its name: the kernel may know the name of one that is there), ``LOCK_KEPT`` (its holder has written
+    into it that it keeps it: `lockfile.is_kept`).
 
     Of the transcript, without changing it: ``LOOK`` (a LOOKUP or a stat by name; `after` is what was seen),
     ``OPEN_READ``, ``OPEN_WRITE`` (with O_APPEND or without, without O_TRUNC).

@@ -153,10 +153,9 @@ class Staging:
         """The view of a look by *process*, whose lane is *lane* (only its first part counts)."""
         if standing.own or process == self.lingers:
             own = self.of(Key("process", process, ""))
+            # Others make the file, meanwhile, that a silent owner relies on not to be there.
             if standing.silent and own is not None and not own.made:
-                return (
-                    View.COMMITTED
-                )  # others make the file, meanwhile, that the owner relies on not to be there
+                return View.COMMITTED
             return own or View.OWNER
         for branch in self.branches:
             if process in branch.processes and branch.key.kind != "side":

@@ -14,6 +14,7 @@ OWNER = Standing(fenced=True, own=True, owners=True)
 BESIDE = Standing(fenced=True, own=True, owners=False)
 OTHER = Standing(fenced=True)
 LOCKED = Standing(fenced=True, cycle=True)
+SILENT = Standing(own=True, silent=True)
 
 
 def staged(*branches: Branch) -> Staging:
@@ -38,6 +39,15 @@ def test_the_owner_sees_the_file_and_who_has_no_branch_the_committed_state() -> 
     staging = staged(branch(1, lane("cron")))
     assert staging.view(OWNER, GATEWAY, "gateway") is View.OWNER
     assert staging.view(OTHER, SYNC, "sync") is View.COMMITTED
+
+
+def test_beside_a_silent_owner_that_relies_on_there_being_no_file_the_committed_one_is_seen() -> None:
+    staging = staged(branch(1, process(GATEWAY), base=ABSENT))
+    staging.branches[0].made = False
+    assert staging.view(SILENT, GATEWAY, "gateway") is View.COMMITTED
+    assert staging.view(OWNER, GATEWAY, "gateway") is staging.branches[0]
+    staging.branches[0].made = True
+    assert staging.view(SILENT, GATEWAY, "gateway") is staging.branches[0]
 
 
 def test_a_lane_sees_its_branch_whatever_its_processes() -> None:

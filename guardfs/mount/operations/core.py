@@ -300,8 +300,10 @@ class Core:
 
     def times(self, node: Node, st: os.stat_result) -> Timeouts:
         """How long the kernel may believe what it is told of *node*."""
+        if node.kind is Kind.TRANSCRIPT:
+            return timeouts(node.kind, watched=True)
         home = node.names[-1][0] if node.names else node
-        if node.kind is not Kind.OTHER:
+        if node.kind is Kind.LOCK:
             every_look = self.audit.wants("look", Kind.OTHER)
             return timeouts(
                 node.kind, watched=home.watched, links=st.st_nlink, made=node.made, every_look=every_look

@@ -201,15 +201,13 @@ class Looking:
     def came(self, path: bytes, tid: int) -> None:
         """Thread *tid* has come to *path*. If it had been told to look again, it has done so, also where the file that
         it found has got another name since, be that a transcript's or not."""
-        told = [key for key in self._told if key[1] == tid] if self._told else ()
-        for key in told:
-            del self._told[key]
-        for transcript in (path, *(name for name, _ in told)):
-            staged = self.of.get(transcript)
-            if staged is not None or transcript != path:
-                self.touched.add(transcript)
-            if staged is not None:
-                staged.intents.pop(tid, None)
+        told = {transcript for transcript, each in self._told if each == tid}
+        for transcript in told:
+            del self._told[transcript, tid]
+        self.touched |= told
+        for transcript in self.of.keys() & {path, *told}:
+            self.touched.add(transcript)
+            self.of[transcript].intents.pop(tid, None)
 
     def awaited(self, live: Live) -> bool:
         """Whether a thread that was told to look again is to find *live*."""
