@@ -13,8 +13,8 @@ import trio
 from guardfs.mount.caller import interrupted
 from guardfs.mount.dispatch import detach
 from guardfs.mount.memory.requests import OPERATIONS as OPERATIONS_KEPT
-from guardfs.mount.operations.core import Held, Later
 from guardfs.mount.operations.enforced import Enforced
+from guardfs.mount.operations.parts import Held, Later
 
 _THREADS = 16
 """Blocking calls (fsync, reads from the disk) under way at once. More would only wait for the same disk."""

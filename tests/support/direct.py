@@ -12,7 +12,7 @@ from guardfs.lanes.process import ProcessTable
 from guardfs.mount.backing import Backing
 from guardfs.mount.caller import Caller
 from guardfs.mount.filesystem import FileSystem
-from guardfs.mount.operations.core import Later
+from guardfs.mount.operations.parts import Later
 from guardfs.policy.decide import Decider
 from guardfs.policy.judge import Judge
 from guardfs.policy.load import load

@@ -23,12 +23,12 @@ from guardfs.mount.memory.nodes import DIRECT_IO, KEEP_CACHE, NodeLedger
 from guardfs.mount.memory.requests import CHANGING, OPERATIONS, RESENT, Left, Running, error_of, now_word
 from guardfs.mount.memory.store import Record, Store, Word
 from guardfs.mount.memory.views import ViewLedger
-from guardfs.mount.operations.core import UNSEEN, Held, Later
+from guardfs.mount.operations.parts import UNSEEN, Held, Later
 
 if TYPE_CHECKING:
     from guardfs.mount.filesystem import FileSystem
     from guardfs.mount.nodes import Node
-    from guardfs.mount.operations.core import Handle
+    from guardfs.mount.operations.parts import Handle
 
 log = logging.getLogger("guardfs.memory")
 

@@ -10,7 +10,7 @@ from guardfs.mount.memory.store import Kind, Record, Store, Word
 
 if TYPE_CHECKING:
     from guardfs.mount.nodes import Node
-    from guardfs.mount.operations.core import Handle
+    from guardfs.mount.operations.parts import Handle
 
 _NODE = struct.Struct("=QQQQQ")  # id, references, device, inode, bits
 _NAME = struct.Struct("=QH")  # parent's id, bytes of the name
@@ -44,7 +44,7 @@ class NodeFacts(NamedTuple):
 
 class HandleFacts(NamedTuple):
     """An open file that an earlier daemon had. bits: `SETTLED` and so on. unique: the request that opened it. follows,
-    own_from: see `guardfs.mount.operations.core.Handle`."""
+    own_from: see `guardfs.mount.operations.parts.Handle`."""
 
     address: int
     order: int

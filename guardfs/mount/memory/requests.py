@@ -44,7 +44,7 @@ _END, _SERIAL, _SETTLED = _BASE + _NOTES, Word.SERIAL, Word.SETTLED
 
 
 class Note(msgspec.Struct, array_like=True, gc=False):
-    """What was noted of an answered request: see `_Noted` of `guardfs.mount.operations.core`. data: bytes that a
+    """What was noted of an answered request: see `Noted` of `guardfs.mount.operations.parts`. data: bytes that a
     write wrote, which stand in the file."""
 
     serial: int

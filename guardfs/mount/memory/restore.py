@@ -30,9 +30,9 @@ from guardfs.mount.memory.restore_views import restore_views
 from guardfs.mount.memory.store import Kind, Record, Store, Word
 from guardfs.mount.memory.views import StagedKept, kept_of
 from guardfs.mount.nodes import ROOT_ID, Node
-from guardfs.mount.operations.core import Handle, Mark, _Noted
 from guardfs.mount.operations.listing import Listing
 from guardfs.mount.operations.names import open_flags
+from guardfs.mount.operations.parts import Handle, Mark, Noted
 
 if TYPE_CHECKING:
     from guardfs.mount.filesystem import FileSystem
@@ -263,7 +263,7 @@ class Restorer:
         def state(values: tuple[int, int, int, int, int] | None) -> Fingerprint | None:
             return None if values is None else Fingerprint(*values)
 
-        return _Noted(
+        return Noted(
             note.op,
             note.begin,
             0,

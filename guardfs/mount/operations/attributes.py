@@ -12,8 +12,9 @@ import pyfuse3
 from guardfs.audit.event import Kind
 from guardfs.mount import libc
 from guardfs.mount.nodes import ROOT_ID, Node
-from guardfs.mount.operations.core import Context, now
+from guardfs.mount.operations.core import now
 from guardfs.mount.operations.files import Files, without_set_id
+from guardfs.mount.operations.parts import Context
 from guardfs.policy.judge import CLAIM, MAX_CLAIM
 
 STATUS = b"user.guardfs.status"

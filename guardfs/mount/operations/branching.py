@@ -15,8 +15,9 @@ from guardfs.fence.waits import Waiter
 from guardfs.mount.caching import timeouts
 from guardfs.mount.layout import request_of
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import Context, Handle, Held, Later, Mark, now
+from guardfs.mount.operations.core import now
 from guardfs.mount.operations.enforcing import through
+from guardfs.mount.operations.parts import Context, Handle, Held, Later, Mark
 from guardfs.mount.operations.unstaged import Unstaged
 from guardfs.mount.views import Live, Staged
 from guardfs.policy.facts import operation_class

@@ -16,9 +16,10 @@ from guardfs.fence.staging import View
 from guardfs.lanes.writer import Writer
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import Context, now
+from guardfs.mount.operations.core import now
 from guardfs.mount.operations.enforcing import through
 from guardfs.mount.operations.haunting import Haunting
+from guardfs.mount.operations.parts import Context
 from guardfs.mount.views import Live
 
 

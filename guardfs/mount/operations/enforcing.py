@@ -22,8 +22,8 @@ from guardfs.fence.fingerprint import ABSENT, Fingerprint
 from guardfs.fence.staging import Branch, Key, View
 from guardfs.lanes.writer import Writer
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import ASIDE, UNMARKED, UNSEEN, Context, Mark
 from guardfs.mount.operations.listing import Listings
+from guardfs.mount.operations.parts import ASIDE, UNMARKED, UNSEEN, Context, Mark
 from guardfs.mount.views import Live, Staged, Views, fingerprint
 from guardfs.policy.judge import Ruling
 

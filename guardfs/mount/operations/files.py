@@ -14,8 +14,9 @@ from guardfs.closing import let_go
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.caller import Caller
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import Context, Core, Handle, Later, now
+from guardfs.mount.operations.core import Core, now
 from guardfs.mount.operations.names import Names, open_flags
+from guardfs.mount.operations.parts import Context, Handle, Later
 from guardfs.policy.facts import operation_class
 from guardfs.state.branches import read_all
 

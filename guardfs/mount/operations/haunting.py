@@ -14,8 +14,9 @@ from guardfs.fence.events import Kind as Happened
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.branching import Branching
-from guardfs.mount.operations.core import UNMARKED, Context, Mark, now
+from guardfs.mount.operations.core import now
 from guardfs.mount.operations.enforcing import through
+from guardfs.mount.operations.parts import UNMARKED, Context, Mark
 from guardfs.mount.views import Live, Replaced, Staged
 from guardfs.policy.judge import Ruling
 

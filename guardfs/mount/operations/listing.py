@@ -14,7 +14,8 @@ from guardfs.closing import let_go
 from guardfs.mount.layout import Entry, cache_listing
 from guardfs.mount.nodes import Node
 from guardfs.mount.operations.attributes import Attributes
-from guardfs.mount.operations.core import Context, Later, now
+from guardfs.mount.operations.core import now
+from guardfs.mount.operations.parts import Context, Later
 
 _LARGE = 64 * 1024
 """Directories of this size (bytes, as stat reports them) and more are listed in a thread: some thousand

@@ -14,8 +14,9 @@ from guardfs.fence.staging import View
 from guardfs.lanes.writer import Writer
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import UNSEEN, Context, now
+from guardfs.mount.operations.core import now
 from guardfs.mount.operations.enforcing import Enforcing, through
+from guardfs.mount.operations.parts import UNSEEN, Context
 from guardfs.mount.views import Fixed, Live, Staged, Views
 
 

@@ -14,7 +14,8 @@ from guardfs.closing import let_go
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.mount.caching import timeouts
 from guardfs.mount.nodes import Node
-from guardfs.mount.operations.core import Context, Core, Handle, now
+from guardfs.mount.operations.core import Core, now
+from guardfs.mount.operations.parts import Context, Handle
 from guardfs.policy.facts import operation_class
 
 _OPEN_STRIPPED = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_NOFOLLOW | os.O_SYNC

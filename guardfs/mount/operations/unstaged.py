@@ -15,9 +15,10 @@ import pyfuse3
 
 from guardfs.closing import let_go
 from guardfs.fence.fingerprint import Fingerprint
-from guardfs.mount.operations.core import Context, Handle, Later, now
+from guardfs.mount.operations.core import now
 from guardfs.mount.operations.enforcing import NOT_DONE
 from guardfs.mount.operations.looking import Looking
+from guardfs.mount.operations.parts import Context, Handle, Later
 from guardfs.mount.views import Live
 
 

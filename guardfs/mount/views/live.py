@@ -13,7 +13,7 @@ from guardfs.policy.facts import Decision
 from guardfs.state.branches import BranchFile, GhostFacts
 
 if TYPE_CHECKING:
-    from guardfs.mount.operations.core import Handle
+    from guardfs.mount.operations.parts import Handle
 
 
 class Live:

@@ -13,7 +13,7 @@ from guardfs.mount.nodes import Node
 from guardfs.mount.recovery import stamp
 
 if TYPE_CHECKING:
-    from guardfs.mount.operations.core import Handle
+    from guardfs.mount.operations.parts import Handle
 
 from guardfs.mount.views.branching import Branching
 from guardfs.mount.views.live import Live, Staged, text
