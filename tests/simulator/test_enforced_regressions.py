@@ -58,6 +58,9 @@ STORIES = {
         ["turn", "own write outside", "control", "mirror"], b"\x00\x03\x00", False),
     "attributes that were changed by an old look at the file are kept from the owner": (
         ["turn", "/new", "chmod", "chmod"], b"\x00\x00\x00\x00\x00\x00\x02\x02\x02\x03\x03", True),
+    "whoever has found a file that is written anew before it opens it comes to the new one": (
+        ["turn", "append", "compaction", "empty"],
+        b"\x01\x02\x02\x02\x02\x02\x02\x02\x03\x03\x03\x01\x02\x02\x02\x02\x00\x00", True),
 }  # fmt: skip
 
 

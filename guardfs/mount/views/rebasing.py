@@ -85,7 +85,7 @@ class Rebasing(Branching):
         if live.base_fd >= 0:
             let_go(live.base_fd)
             live.base_fd = -1
-        self._settle_file(staged, parent, merged.name)
+        unnamed = self._settle_file(staged, parent, merged.name)
         anew = merged.result == "replaced"
         for handle in live.handles:
             if handle.journal or merged.result != "conflict":  # the file may have been written anew meanwhile
@@ -99,6 +99,10 @@ class Rebasing(Branching):
                 core.keep_marks(handle)
         if anew and not live.file.facts.replaces:
             self._follow_rewrite(parent, (live.file.facts.device, live.file.facts.inode), merged.name)
+        if unnamed is not None and not (unnamed.names or unnamed.opened):
+            core.fds.drop(unnamed)
+            unnamed.view = None
+            self._adopt(parent, unnamed, merged.name)
         node = live.node
         if node is not None:
             node.view = None
@@ -151,20 +155,22 @@ class Rebasing(Branching):
         if handle.journal:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    def _settle_file(self, staged: Staged, parent: Node, name: bytes) -> None:
-        """The guard itself has changed or made the file *name*."""
+    def _settle_file(self, staged: Staged, parent: Node, name: bytes) -> Node | None:
+        """The guard itself has changed or made the file *name*. The node that the kernel knew by this name, if another
+        file has it now. Whoever has looked it up already, and is about to open it, comes with that node."""
         core = self._core
         try:
             st = core.below.stat(name, dir_fd=core.fds.of(parent), follow_symlinks=False)
         except OSError:
-            return
-        node = core.nodes.entry(parent, name)
+            return None
+        node, unnamed = core.nodes.entry(parent, name), None
         if node is not None and (node.dev, node.ino) != (st.st_dev, st.st_ino):
             core.expect(parent, name)
             core.nodes.unname(parent, name)
             core.nodes.detach(node)
             core.forget_entry(parent.id, name)
             self.named(core.child_path(parent, name), 0)
+            unnamed = node
         elif node is not None:
             core.left(node, st)
         else:
@@ -172,6 +178,7 @@ class Rebasing(Branching):
             core.forget_node(parent.id)
         if (parent, name) == (staged.parent, staged.name):
             core.judge.machine.moved(staged.staging.transcript)
+        return unnamed
 
     def _reopen(self, parent: Node, handle: Handle, name: bytes) -> None:
         """*handle* leads to the file *name* from now on. Where it cannot, it leads nowhere (`find_file`)."""
