@@ -86,6 +86,7 @@ def _play(world: World, parts: list[str], order: bytes, there: bool) -> None:
     for process in world.processes:
         if process.alive:
             _survive(world, lambda process=process: world.kill(process))  # type: ignore[misc]
+    world.a_second_passes()
     _survive(world, lambda: world.views.due(TRANSCRIPT, now=True))
     world.views.due(TRANSCRIPT, now=True)
     if world.views.waiting() or world.views.of or world.guard.judge.machine.open_fences:

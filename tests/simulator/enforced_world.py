@@ -175,6 +175,13 @@ class World:
                 self.story.append(("guard", "dies at", name))
                 raise GuardDied(name)
 
+    def a_second_passes(self) -> None:
+        """Threads that were told to look again, and died instead, are waited for no more."""
+        for staged in self.views.of.values():
+            staged.intents = {
+                tid: (view, when - 1_000_000_000) for tid, (view, when) in staged.intents.items()
+            }
+
     def guard_dies(self) -> None:
         """All that it had in memory is gone, and so are the agents, whose descriptors lead nowhere. A new one takes
         over what is on the disk."""

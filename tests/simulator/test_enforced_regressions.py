@@ -61,6 +61,14 @@ STORIES = {
     "whoever has found a file that is written anew before it opens it comes to the new one": (
         ["turn", "append", "compaction", "empty"],
         b"\x01\x02\x02\x02\x02\x02\x02\x02\x03\x03\x03\x01\x02\x02\x02\x02\x00\x00", True),
+    "a branch whose writer died before it came to it goes": (
+        ["local", "control", "exit"], b"\x00", True),
+    "a note by a second agent, whose file has the name that the first one's has lost, is not its run's": (
+        ["turn", "mirror", "compact lines", "local"], b"\x03\x03", True),
+    "whoever has found the file before it loses its name does not write to it behind its owner": (
+        ["turn", "chmod", "unlink", "held open"], b"\x00\x00\x00\x00\x01\x01\x01\x03\x01\x01\x01\xf8", True),
+    "nor is what it writes lost with it": (
+        ["turn", "chmod", "unlink", "held open"], b"\x00\x00\x00\x01\x01\x01\x03\x01\x01\x01\xf8", True),
 }  # fmt: skip
 
 

@@ -132,7 +132,7 @@ class Branching(Unstaged):
             if truncates:
                 self._refuse(ruling, "truncate", now(), ctx, path)
             return None
-        if staged is not None and staged.staging.ghost and node is staged.node:
+        if staged is not None and staged.lost(node):
             if not (ruling.standing.own and ruling.standing.owners):
                 self._again(views, staged, ctx, View.COMMITTED)
                 if truncates:  # it would be the owner's file

@@ -71,7 +71,7 @@ class Enforced(Haunting):
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "truncate", begin, ctx, path)
         staged = views.of.get(path)
-        if staged is not None and staged.staging.ghost and node is staged.node and number is None:
+        if staged is not None and staged.lost(node) and number is None:
             if not (ruling.standing.own and ruling.standing.owners):
                 self._again(views, staged, ctx, View.COMMITTED)
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -133,13 +133,14 @@ class Enforcing(Listings):
                 return staged.lives[target.number]
             if node is None or not isinstance(node.view, Live):
                 return None  # else it is an open branch, and not its own
-        if staged is not None and staged.staging.ghost and node is not staged.node and not standing.own:
+        if staged is not None and staged.staging.ghost and not staged.lost(node) and not standing.own:
             return None  # another file has the name, and the owner does not see it
         try:
             staged = views.staged(path)
             if staged is None:
                 return None
-            if staged.staging.ghost and node is not staged.node:
+            own = staged.staging.of(Key("process", process, ""))
+            if staged.staging.ghost and not staged.lost(node) and own is None:
                 return None
             target = staged.staging.target(standing, process, ruling.decision.lane)
             live = views.branch(staged, target, ruling.decision.lane, **new)

@@ -58,7 +58,7 @@ class Branching(Looking):
         if base is not None:
             made = base.exists
         if base is None or base.exists:
-            base_fd, st = self._open_base(staged, prefer_ghost=target.kind != "lane")
+            base_fd, st = self._open_base(staged, self._relies_on_ghost(staged, target, base))
             if base is None:
                 base = ABSENT if st is None else fingerprint(st)
             try:
@@ -102,11 +102,20 @@ class Branching(Looking):
         self._tell(staged, branch, "begun", base=base.size if base.exists else None)
         return live
 
-    def _open_base(self, staged: Staged, *, prefer_ghost: bool) -> tuple[int, os.stat_result | None]:
-        """The file that a new branch stands on; -1 and None if there is none."""
+    def _relies_on_ghost(self, staged: Staged, target: Key, base: Fingerprint | None) -> bool:
+        """Whether the branch *target*, on *base* if that is known, stands on the file that has lost its name, and not
+        on the one that has the name now."""
+        if staged.ghost is None or target.kind == "lane":
+            return False
+        if base is not None:
+            return base.ino == staged.ghost[1].inode
+        return staged.staging.of(Key("process", target.process, "")) is None
+
+    def _open_base(self, staged: Staged, ghost: bool) -> tuple[int, os.stat_result | None]:
+        """The file that a new branch stands on; -1 and None if there is none. ghost: the one that has lost its name."""
         core = self._core
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        if staged.ghost is not None and prefer_ghost:
+        if ghost:
             fd = core.below.open(b"/proc/self/fd/%d" % staged.ghost_fd, flags & ~os.O_NOFOLLOW)
         else:
             try:

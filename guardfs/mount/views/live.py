@@ -103,6 +103,14 @@ class Staged:
         """What the owner sees."""
         return self.staging.held(real)
 
+    def lost(self, node: Node | None) -> bool:
+        """Whether *node* leads to the owner's file, which has not got its name any more, and is no branch. The kernel
+        may know that file by the committed view's node, too, from when it had the name."""
+        if self.ghost is None or node is None or isinstance(node.view, Live):
+            return False
+        facts = self.ghost[1]
+        return node is self.node or (node.dev, node.ino) == (facts.device, facts.inode)
+
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
     """What an agent would remember of *st*."""
