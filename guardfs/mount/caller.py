@@ -26,7 +26,7 @@ class Caller(NamedTuple):
     umask: int
 
 
-def _loaded_libfuse() -> str:
+def loaded_libfuse() -> str:
     """The path of the libfuse that pyfuse3 is linked with: another copy would have other requests."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         for line in maps:
@@ -35,7 +35,7 @@ def _loaded_libfuse() -> str:
     raise GuardError("libfuse3 is not loaded", "reinstall pyfuse3 against the system's libfuse3")
 
 
-_libfuse = ctypes.CDLL(_loaded_libfuse())
+_libfuse = ctypes.PyDLL(loaded_libfuse())  # it answers at once: to let other threads in would cost more
 _ctx = _libfuse.fuse_req_ctx
 _ctx.argtypes = (ctypes.c_void_p,)
 _ctx.restype = ctypes.c_void_p

@@ -1,8 +1,8 @@
 """The daemon: serves one mount. Started by the supervisor as `python -m guardfs.mount.daemon CONFIG_FD`.
 
-Start-up, the same for a first daemon and for one that replaces a dead one: read the configuration, let
-libfuse take a made-up INIT from a socket, put the real /dev/fuse in the socket's place, prove the
-attribution, say `ready`.
+Start-up, the same for a first daemon and for one that replaces a dead one: read the configuration, let libfuse take a
+made-up INIT from a socket, and a request that shows where its session is, put the real /dev/fuse in the socket's place,
+prove the attribution, say `ready`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pyfuse3
@@ -31,6 +31,7 @@ from guardfs.fence.lockfile import parse_holder
 from guardfs.lanes.process import ProcessTable
 from guardfs.mount import capabilities, device, libc, protocol
 from guardfs.mount.caching import MEMORY, is_remote
+from guardfs.mount.caller import libfuse_version
 from guardfs.mount.config import DaemonConfig, Message, decode_config, send
 from guardfs.mount.control import Control
 from guardfs.mount.dispatch import Dispatcher
@@ -44,6 +45,7 @@ from guardfs.mount.merging import Merger
 from guardfs.mount.recovery import notice_of, recover
 from guardfs.mount.reload import PolicyKeeper
 from guardfs.mount.selfcheck import prove_attribution
+from guardfs.mount.session import Session
 from guardfs.mount.sessions import Sessions
 from guardfs.mount.status import Status
 from guardfs.mount.views import Views
@@ -160,21 +162,33 @@ class Daemon:
     def _connect(self) -> RequestLoop:
         """Let libfuse begin on a socket that holds the made-up INIT."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.send(protocol.made_up_init(self.config.agreement))
-        number = theirs.detach()
+        number, agreement = theirs.detach(), self.config.agreement
         check_layout()
-        pyfuse3.init(Operations(self.filesystem), f"/dev/fd/{number}", set())
+        operations = Operations(self.filesystem)
+        pyfuse3.init(operations, f"/dev/fd/{number}", set())
 
-        def swap() -> None:
-            protocol.check_init_reply(ours.recv(4096), self.config.agreement)
+        def greeting() -> Iterator[None]:
+            ours.send(protocol.made_up_init(agreement))
+            yield
+            protocol.check_init_reply(ours.recv(4096), agreement)
+            ours.send(protocol.made_up_statfs())
+            yield
             ours.close()
+            session, unique = self.dispatcher.greeted or (0, 0)
+            if unique != protocol.GREETING:
+                raise GuardError(
+                    f"libfuse {libfuse_version()} keeps its requests where guardfs does not expect them",
+                    "install a libfuse 3.10 to 3.18",
+                )
             # EAGAIN, when a request was interrupted before it was read, is better than a read that blocks
             # the loop
             os.set_blocking(self.config.fuse_fd, False)
             os.dup2(self.config.fuse_fd, number, inheritable=False)
+            loop.session = Session(session, number, agreement.max_write)
+            operations.node = loop.session.node
             self.heir.connected()
 
-        loop = RequestLoop(number, self.dispatcher, swap, self.audit.spare)
+        loop = RequestLoop(number, self.dispatcher, greeting(), self.audit.spare)
         loop.install()
         return loop
 
@@ -207,6 +221,7 @@ class Daemon:
         self.tokens.start()
         self.filesystem.forget_entry = self.invalidator.entry
         self.filesystem.forget_node = self.invalidator.node
+        self.filesystem.forget_now = self.invalidator.node_now
         self.filesystem.fences_changed = self.fences.changed
         if self.heir.takes_over:
             self.heir.restore(self.filesystem)
@@ -310,19 +325,7 @@ class Daemon:
 
     async def _requests(self) -> None:
         """pyfuse3's session loop, with one worker: what waits has detached itself."""
-        connected = True
-        while connected:
-            connected = False
-            try:
-                await pyfuse3.main(1, 1)
-            except* OSError as group:
-                numbers = {error.errno for error in _leaves(group)}
-                if numbers == {errno.EAGAIN}:
-                    connected = True
-                elif (
-                    errno.ECONNABORTED not in numbers
-                ):  # that: unmounted while much was still to be forgotten
-                    raise
+        await pyfuse3.main(1, 1)
 
     async def _ready(self, loop: RequestLoop) -> None:
         await loop.serving.wait()
@@ -391,16 +394,6 @@ class Daemon:
         if not self.line.handing:  # else the next one says that it has taken over
             self._emit("stop", operations=dict(sorted(self.filesystem.operations.items())))
         self.audit.close()
-
-
-def _leaves(group: BaseExceptionGroup[OSError]) -> list[OSError]:
-    found: list[OSError] = []
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            found.extend(_leaves(error))
-        else:
-            found.append(error)
-    return found
 
 
 def _is_news(record: logging.LogRecord) -> bool:

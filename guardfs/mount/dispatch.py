@@ -22,7 +22,7 @@ import trio
 
 from guardfs.mount.caller import reply_error
 from guardfs.mount.counters import Counters, clock, took
-from guardfs.mount.layout import clear_flags, flags_of, request_of
+from guardfs.mount.layout import clear_flags, flags_of, request_of, session_of, unique_of
 
 log = logging.getLogger("guardfs.mount")
 
@@ -48,7 +48,8 @@ class _Held(Protocol):
 
 
 class Dispatcher:
-    """Runs requests; *detached* counts those that became tasks and are not finished yet."""
+    """Runs requests. detached: counts those that became tasks and are not finished yet. greeted: libfuse's session, and
+    the number of the made-up request that it was learnt from."""
 
     def __init__(self, held: _Held) -> None:
         self._held = held
@@ -57,6 +58,7 @@ class Dispatcher:
         self._originals: dict[str, Any] = {}
         self.detached = 0
         self.broken = 0
+        self.greeted: tuple[int, int] | None = None
 
     def install(self, nursery: trio.Nursery) -> None:
         """Take pyfuse3's handlers over; detached requests run in *nursery*."""
@@ -71,6 +73,8 @@ class Dispatcher:
             if name in ("fuse_setattr_async", "fuse_setxattr_async"):
                 clear = name == "fuse_setxattr_async"
                 setattr(pyfuse3, name, self._with_flags(original, timing, clear=clear))
+            elif name == "fuse_statfs_async":
+                setattr(pyfuse3, name, self._greeted(self._plain(original, timing)))
             else:
                 setattr(pyfuse3, name, self._plain(original, timing))
 
@@ -111,6 +115,18 @@ class Dispatcher:
                 settle()
 
         return handle
+
+    def _greeted(self, handle: Callable[..., None]) -> Callable[..., None]:
+        """The first of them is no kernel's: it only shows where libfuse's session is."""
+
+        def first(container: object, *args: Any) -> None:
+            if self.greeted is not None:
+                handle(container, *args)
+                return
+            self.greeted = session_of(container) or 0, unique_of(container)
+            reply_error(request_of(container) or 0, errno.ENOSYS)
+
+        return first
 
     def _run(self, container: object, coroutine: Coroutine[Any, Any, None], timing: list[int]) -> None:
         begin = clock()

@@ -62,8 +62,18 @@ def _served(name: str) -> Callable[..., Any]:
     return handler
 
 
+def _of_directory(name: str) -> Callable[..., Any]:
+    """The same for an operation on a directory, which pyfuse3 names by the number of an open one."""
+    served = _served(name)
+
+    def handler(self: Operations, number: int, *args: Any) -> Any:
+        return served(self, self.node(), *args)
+
+    return handler
+
+
 class Operations(pyfuse3.Operations):
-    """What pyfuse3 calls."""
+    """What pyfuse3 calls. node: the node id of the request at hand."""
 
     supports_dot_lookup = False
     enable_writeback_cache = False
@@ -72,22 +82,27 @@ class Operations(pyfuse3.Operations):
     def __init__(self, filesystem: FileSystem) -> None:
         super().__init__()
         self.filesystem = filesystem
+        self.node: Callable[[], int] = lambda: 0
         self._threads = trio.CapacityLimiter(_THREADS)
 
     async def finish(self, later: Later) -> Any:
         """Let other requests in, do the work in a thread, come back to the loop for the rest."""
         await detach()
-        try:
-            result = await trio.to_thread.run_sync(later.work, limiter=self._threads)
-        except OSError as error:
-            if later.failed is not None:
-                later.failed(error)
+        while True:
+            try:
+                result = await trio.to_thread.run_sync(later.work, limiter=self._threads)
+            except OSError as error:
+                if later.failed is not None:
+                    later.failed(error)
+                if later.answered is not None:
+                    later.answered()
+                raise
             if later.answered is not None:
                 later.answered()
-            raise
-        if later.answered is not None:
-            later.answered()
-        return later.then(result)
+            result = later.then(result)
+            if result.__class__ is not Later:
+                return result
+            later = result
 
     async def hold(self, held: Held) -> Any:
         """Let other requests in until the wait is over; the caller may leave at any time."""
@@ -129,12 +144,16 @@ class Operations(pyfuse3.Operations):
         """Plain files are always ready; after ENOSYS the kernel knows."""
         raise pyfuse3.FUSEError(errno.ENOSYS)
 
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        """Directories need not be opened; after ENOSYS the kernel knows."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
 
 OPERATIONS = (
     "lookup getattr setattr readlink mknod mkdir unlink rmdir symlink rename link open read write flush release fsync "
-    "opendir readdir releasedir fsyncdir statfs setxattr getxattr listxattr removexattr access create"
+    "readdir fsyncdir statfs setxattr getxattr listxattr removexattr access create"
 ).split()
 """Every operation that the kernel can ask for, by its name in pyfuse3."""
 
 for _name in OPERATIONS:
-    setattr(Operations, _name, _served(_name))
+    setattr(Operations, _name, (_of_directory if _name in ("readdir", "fsyncdir") else _served)(_name))

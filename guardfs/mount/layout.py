@@ -84,13 +84,10 @@ def _find_container() -> type[ctypes.Structure]:
 _CONTAINER: Any = _find_container()
 _REQ = _object_head() + _CONTAINER.req.offset
 _FLAGS = _object_head() + _CONTAINER.flags.offset
-_FI_BITS = _object_head() + _CONTAINER.fi.offset + 4
-_CACHE_READDIR = 1 << 6  # struct fuse_file_info, the same bit in libfuse 3.5 to 3.18
 
 _pointer_at = ctypes.c_void_p.from_address
 _int_at = ctypes.c_int.from_address
 _long_at = ctypes.c_uint64.from_address
-_uint_at = ctypes.c_uint.from_address
 
 
 def request_of(container: object) -> int | None:
@@ -99,6 +96,11 @@ def request_of(container: object) -> int | None:
 
 
 _UNIQUE = 8  # struct fuse_req of libfuse 3: the session's address, then `unique`
+
+
+def session_of(container: object) -> int | None:
+    """The `fuse_session` of an operation, as an address."""
+    return _pointer_at(_long_at(id(container) + _REQ).value).value
 
 
 def unique_of(container: object) -> int:
@@ -114,13 +116,6 @@ def flags_of(container: object) -> int:
 def clear_flags(container: object) -> None:
     """Set the container's `flags` to 0: pyfuse3 then does not imitate XATTR_CREATE by asking first."""
     _int_at(id(container) + _FLAGS).value = 0
-
-
-def cache_listing(container: object) -> None:
-    """Let the kernel keep the listing of the directory that is being opened (FOPEN_CACHE_DIR and
-    FOPEN_KEEP_CACHE).
-    """
-    _uint_at(id(container) + _FI_BITS).value |= _CACHE_READDIR | 1 << 2
 
 
 class Entry:

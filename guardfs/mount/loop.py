@@ -16,11 +16,13 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pyfuse3
 import trio
+
+from guardfs.mount.session import Session
 
 BURST_MS = 2
 TURN_NS = 5_000_000
@@ -38,24 +40,27 @@ class _Detached(Protocol):
 
 
 class RequestLoop:
-    """Replaces `pyfuse3._wait_fuse_readable`.
+    """Replaces `pyfuse3._wait_fuse_readable`, and never returns while the mount lasts: it has each request answered.
 
-    fd: the descriptor that libfuse reads. At first a socket with the made-up INIT; once that is answered,
-    *swap* puts the real /dev/fuse in its place, under the same number. spare: does a few microseconds of
-    work that waits.
+    greeting: libfuse reads what it is sent after each step of it; after the last one *session* is there. spare: does a
+    few microseconds of work that waits.
     """
 
     def __init__(
-        self, fd: int, dispatcher: _Detached, swap: Callable[[], None], spare: Callable[[], bool]
+        self,
+        fd: int,
+        dispatcher: _Detached,
+        greeting: Iterator[None],
+        spare: Callable[[], bool],
     ) -> None:
         self._fd = fd
         self._dispatcher = dispatcher
-        self._swap: Callable[[], None] | None = swap
-        self._started = False
+        self._greeting = greeting
         self._poll = select.poll()
         self._spare = spare
         self._last_turn = 0
         self._misses: int | None = 0 if len(os.sched_getaffinity(0)) > 1 else None
+        self.session: Session | None = None
         self.serving = trio.Event()
         self.stopping = False
 
@@ -64,32 +69,29 @@ class RequestLoop:
         vars(pyfuse3)["_wait_fuse_readable"] = self.wait
 
     async def wait(self) -> bool:
-        """Return True when a request can be read, False to end the loop."""
-        if self._swap is not None:
-            if not self._started:
-                self._started = True  # the made-up INIT lies ready
-                return True
-            self._swap()
-            self._swap = None
-            self._poll.register(self._fd, select.POLLIN)
-            self.serving.set()
-        if self.stopping:
-            return False
-        if not self._dispatcher.detached:
-            clock = time.monotonic_ns()
-            if clock - self._last_turn < TURN_NS and (self._spin() or self._poll.poll(BURST_MS)):
-                return not self.stopping
-        while not self.stopping:
-            try:
-                await trio.lowlevel.wait_readable(self._fd)
-            except trio.ClosedResourceError:
+        """Return True when libfuse has something of the greeting to read, False to end pyfuse3's loop: the mount is
+        gone, or `stop` was called."""
+        for _ in self._greeting:
+            return True
+        assert self.session is not None
+        serve = self.session.serve
+        self._poll.register(self._fd, select.POLLIN)
+        self.serving.set()
+        while True:
+            if not self._soon():
+                try:
+                    await trio.lowlevel.wait_readable(self._fd)
+                except trio.ClosedResourceError:
+                    return False
+                self._last_turn = time.monotonic_ns()
+            if self.stopping or not serve():
                 return False
-            self._last_turn = time.monotonic_ns()
-            # a request that was interrupted before it could be read leaves nothing to read, and the read
-            # would block
-            if self._poll.poll(0):
-                return not self.stopping
-        return False
+
+    def _soon(self) -> bool:
+        """Whether there is a request now, or within a burst."""
+        if self._dispatcher.detached or time.monotonic_ns() - self._last_turn >= TURN_NS:
+            return False
+        return self._spin() or bool(self._poll.poll(BURST_MS))
 
     def _spin(self) -> bool:
         """Ask for the next request over and over; whether there is one."""

@@ -72,6 +72,7 @@ class Node:
         "opened",
         "pinned",
         "setid",
+        "turns",
         "view",
         "watched",
     )
@@ -93,6 +94,7 @@ class Node:
         self.watched = False
         self.kept = 0
         self.made = False
+        self.turns = 0
 
     @property
     def seen(self) -> Seen | None:

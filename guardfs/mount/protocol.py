@@ -13,6 +13,7 @@ import msgspec
 
 from guardfs.errors import GuardError
 
+FUSE_STATFS: Final = 17
 FUSE_INIT: Final = 26
 MAJOR: Final = 7
 MINOR: Final = 45
@@ -35,6 +36,7 @@ ASYNC_DIO = 1 << 15
 PARALLEL_DIROPS = 1 << 18
 POSIX_ACL = 1 << 20
 MAX_PAGES = 1 << 22
+NO_OPENDIR_SUPPORT = 1 << 24
 HANDLE_KILLPRIV_V2 = 1 << 28
 INIT_EXT = 1 << 30
 HAS_RESEND = 1 << 39
@@ -54,6 +56,7 @@ WANTED = (
     | PARALLEL_DIROPS
     | POSIX_ACL
     | MAX_PAGES
+    | NO_OPENDIR_SUPPORT  # Linux 5.1: a directory need not be opened to be listed
     | HANDLE_KILLPRIV_V2  # without it the kernel asks for security.capability before every single write
     | INIT_EXT
     | HAS_RESEND
@@ -145,6 +148,15 @@ def made_up_init(agreement: Agreement) -> bytes:
     flags = agreement.flags & 0xFFFFFFFF & ~(INIT_EXT | POSIX_ACL | DONT_MASK)
     body = _INIT_IN.pack(MAJOR, 13, agreement.max_readahead, flags, 0)
     return HEADER.pack(HEADER.size + len(body), FUSE_INIT, 1, 0, 0, 0, 0, 0, 0) + body
+
+
+GREETING: Final = 3
+"""The number of the made-up STATFS."""
+
+
+def made_up_statfs() -> bytes:
+    """A request that shows where libfuse keeps its session."""
+    return HEADER.pack(HEADER.size, FUSE_STATFS, GREETING, 1, 0, 0, 0, 0, 0)
 
 
 def check_init_reply(reply: bytes, agreement: Agreement) -> None:

@@ -62,17 +62,24 @@ class Invalidator:
         """The kernel is to ask again for attributes and contents of *node*."""
         self._queue.put(lambda: pyfuse3.invalidate_inode(node))
 
+    def node_now(self, node: int) -> None:
+        """The same, and done when it returns. Not for the loop, which the kernel may wait for meanwhile."""
+        self._do(lambda: pyfuse3.invalidate_inode(node))
+
     def _run(self) -> None:
         while (call := self._queue.get()) is not None:
-            try:
-                call()
-                self.count += 1
-            except OSError as error:
-                if error.errno not in (
-                    errno.ENOENT,
-                    errno.ENOTDIR,
-                ):  # the kernel does not know it: nothing to forget
-                    log.warning("the kernel would not drop its cache: %s", error)
+            self._do(call)
+
+    def _do(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+            self.count += 1
+        except OSError as error:
+            if error.errno not in (
+                errno.ENOENT,
+                errno.ENOTDIR,
+            ):  # the kernel does not know it: nothing to forget
+                log.warning("the kernel would not drop its cache: %s", error)
 
     def stop(self) -> None:
         """End once the queue is empty; does not wait: a call may hang on an unmounted file system."""
@@ -186,6 +193,9 @@ class Watch:
             except Exception:
                 self._core.internal_error("watch")
         for node_id in touched:
+            node = self._core.nodes.get(node_id)
+            if node is not None:
+                node.turns += 1
             self._invalidator.node(node_id)
 
     def _compare_one(self, parent_id: int, name: bytes, appeared: int, gone: int) -> bool:

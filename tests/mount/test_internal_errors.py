@@ -128,7 +128,6 @@ ACTS: dict[str, tuple[str, Act]] = {
     "append": ("write", _with_file(os.O_WRONLY | os.O_APPEND, lambda fd: os.write(fd, b"+more"))),
     "fsync": ("fsync", _with_file(os.O_WRONLY, os.fsync)),
     "fdatasync": ("fsync", _with_file(os.O_WRONLY, os.fdatasync)),
-    "opendir": ("opendir", lambda below: os.listdir(below / "dir")),
     "readdir": ("readdir", lambda below: os.listdir(below / "dir")),
     "fsyncdir": ("fsyncdir", _sync_directory),
     "statfs": ("statfs", os.statvfs),
@@ -141,7 +140,6 @@ ACTS: dict[str, tuple[str, Act]] = {
 
 UNHEARD: dict[str, Act] = {
     "release": _with_file(os.O_RDONLY, lambda fd: None),
-    "releasedir": os.listdir,
     "forget": _forget,
 }
 """Operations whose answer nobody waits for."""

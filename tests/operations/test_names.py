@@ -13,6 +13,7 @@ import pytest
 
 from guardfs.audit.event import Kind
 from guardfs.mount.caller import Caller
+from guardfs.mount.operations.parts import Later
 from tests.operations.conftest import MakeFs
 from tests.support.direct import ROOT, Direct, finish
 
@@ -239,23 +240,58 @@ def test_lists(fs: Direct, monkeypatch: pytest.MonkeyPatch) -> None:
         return True
 
     monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
-    number = fs.opendir(ROOT, fs.me)
-    finish(fs.readdir(number, 0, "large"))
+    finish(fs.readdir(ROOT, 0, "large"))
     assert sorted(name for name, _, _ in sent) == sorted([b".", b"..", b"sub", *names])
     assert {name: kind for name, kind, _ in sent}[b"sub"] == stat.S_IFDIR
     whole, sent[:] = [name for name, _, _ in sent], []
     position, seen = 0, []
     while True:
         sent.clear()
-        finish(fs.readdir(number, position, "small"))
+        finish(fs.readdir(ROOT, position, "small"))
         rows = [row for row in sent if row[0]]
         if not rows:
             break
         seen += [name for name, _, _ in rows]
         position = rows[-1][2]
     assert seen == whole
-    fs.releasedir(number)
-    assert fs.listings == {}
+
+
+def test_a_list_that_is_older_than_a_change_is_forgotten_before_its_reader_is_at_the_end(
+    fs: Direct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel keeps what it was sent once it knows that this was all, and may take it for newer than it is."""
+    told: list[int] = []
+    fs.forget_now = told.append
+    fs.log.wanted = False
+    fs.nodes.root.watched = True
+    places: list[int] = []
+
+    def reply(token: object, name: bytes, attributes: pyfuse3.EntryAttributes, next_id: int) -> bool:
+        places.append(next_id)
+        return True
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
+
+    def begin() -> int:
+        places.clear()
+        assert fs.readdir(ROOT, 0, None) is None
+        return places[-1]
+
+    assert fs.readdir(ROOT, begin(), None) is None
+    end = begin()
+    fs.mkdir(ROOT, b"sub", 0o755, fs.me)
+    late = fs.readdir(ROOT, end, None)
+    assert isinstance(late, Later) and told == []
+    finish(late)
+    assert told == [ROOT]
+    fs.log.wanted = True  # each list is to be seen
+    assert isinstance(fs.readdir(ROOT, begin(), None), Later)
+    fs.log.wanted = False
+    fs.nodes.root.watched = False  # nobody would tell
+    assert isinstance(fs.readdir(ROOT, begin(), None), Later)
+    fs.nodes.root.watched = True
+    assert isinstance(fs.readdir(ROOT, end + 1, None), Later)  # nobody knows that list any more
+    assert len(fs.lists) == 0
 
 
 def test_listing_a_subdirectory_does_not_touch_what_lies_above(fs: Direct, tmp_path: Path) -> None:
@@ -269,10 +305,9 @@ def test_listing_a_subdirectory_does_not_touch_what_lies_above(fs: Direct, tmp_p
         return real(path, **more)
 
     fs.below.stat = watched
-    listing = fs.opendir(fs.find(b"sub"), fs.me)
+    fs.find(b"sub")
     touched.clear()
     fd = os.open(fs.directory / "sub", os.O_RDONLY)
     rows = fs._rows(fd, 77)
     assert (b"..", 77) in [row[:2] for row in rows]
     assert b".." not in touched
-    fs.releasedir(listing)

@@ -224,15 +224,6 @@ class Keeper:
         except Exception:
             self.gave_up("open file")
 
-    def listed(self, number: int, node: int) -> int:
-        """A directory was opened; where that is kept."""
-        try:
-            self.nodes.next_handle(number + 1)
-            return self.nodes.listed(number, node)
-        except Exception:
-            self.gave_up("open directory")
-            return 0
-
     def losing(self, node: Node) -> None:
         """*node*, which is open, may lose its last name."""
         if self.deposit is None:

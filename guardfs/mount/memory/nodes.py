@@ -17,7 +17,6 @@ _NAME = struct.Struct("=QH")  # parent's id, bytes of the name
 _HANDLE = struct.Struct(
     "=QQQQQQQ"
 )  # number, node, flags, bits, the request that opened it, follows + 1, own_from
-_LISTING = struct.Struct("=QQ")  # number, node
 
 _DIRECTORY, _OF_INODE = 1 << 8, 1 << 9
 SETTLED, TORN, KEEP_CACHE, DIRECT_IO = 1, 2, 4, 8
@@ -55,14 +54,6 @@ class HandleFacts(NamedTuple):
     unique: int
     follows: int
     own_from: int
-
-
-class ListingFacts(NamedTuple):
-    """An open directory."""
-
-    address: int
-    number: int
-    node: int
 
 
 class NodeLedger:
@@ -132,10 +123,6 @@ class NodeLedger:
             self.store.free(handle.kept)
             handle.kept = 0
 
-    def listed(self, number: int, node: int) -> int:
-        """A directory was opened; where that is kept."""
-        return self.store.put(Kind.LISTING, _LISTING.pack(number, node))
-
 
 def node_of(record: Record) -> NodeFacts:
     """What `NodeLedger.keep` wrote."""
@@ -166,8 +153,3 @@ def handle_of(record: Record) -> HandleFacts:
     """What `NodeLedger.opened` wrote."""
     facts = HandleFacts(record.address, record.order, *_HANDLE.unpack(record.data))
     return facts._replace(follows=facts.follows - 1)
-
-
-def listing_of(record: Record) -> ListingFacts:
-    """What `NodeLedger.listed` wrote."""
-    return ListingFacts(record.address, *_LISTING.unpack(record.data))

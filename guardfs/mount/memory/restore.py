@@ -22,7 +22,6 @@ from guardfs.mount.memory.nodes import (
     HandleFacts,
     NodeFacts,
     handle_of,
-    listing_of,
     node_of,
 )
 from guardfs.mount.memory.requests import Left, Note
@@ -30,7 +29,6 @@ from guardfs.mount.memory.restore_views import restore_views
 from guardfs.mount.memory.store import Kind, Record, Store, Word
 from guardfs.mount.memory.views import StagedKept, kept_of
 from guardfs.mount.nodes import ROOT_ID, Node
-from guardfs.mount.operations.listing import Listing
 from guardfs.mount.operations.names import open_flags
 from guardfs.mount.operations.parts import Handle, Mark, Noted
 
@@ -105,14 +103,6 @@ class Restorer:
         self._filesystem.next_handle = max(1, words[Word.HANDLE])
         for record in self._records.get(Kind.HANDLE, ()):
             self._handle(handle_of(record))
-        for record in self._records.get(Kind.LISTING, ()):
-            listing = listing_of(record)
-            found = nodes.get(listing.node)
-            if found is None:
-                self._keeper.store.free(listing.address)
-                continue
-            again = self._filesystem.listings[listing.number] = Listing(found, 0)
-            again.kept_at = listing.address
 
     def _handle(self, facts: HandleFacts) -> None:
         filesystem, keeper = self._filesystem, self._keeper

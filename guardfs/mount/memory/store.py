@@ -58,7 +58,6 @@ class Kind:
 
     NODE = 1
     HANDLE = 2
-    LISTING = 3
     PLACE = 4
     STAGED = 5
     LATER = 6

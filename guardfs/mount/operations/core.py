@@ -26,6 +26,7 @@ from guardfs.mount.caller import Caller, caller_of
 from guardfs.mount.counters import Counters
 from guardfs.mount.descriptors import Descriptors
 from guardfs.mount.layout import Entry
+from guardfs.mount.lists import Begun
 from guardfs.mount.nodes import Node, NodeTable, Seen, seen_of
 from guardfs.mount.operations.parts import UNMARKED, UNSEEN, Context, Handle, Noted, Watcher
 from guardfs.policy.judge import Judge, Judgement
@@ -93,8 +94,7 @@ class Core:
         self._never_waits = in_memory  # what lies below is memory, so no read of it blocks
         self.watcher: Watcher | None = None
         self.handles: dict[int, Handle] = {}
-        self.listings: dict[int, Any] = {}
-        self._kept: dict[int, list[Any]] = {}  # by node id: open listings that the kernel keeps
+        self.lists = Begun()
         self.next_handle = 1
         self.reply = Entry()
         self.request: object = None  # pyfuse3's container of the request that is being answered
@@ -108,6 +108,9 @@ class Core:
         self.ids = (os.geteuid(), os.getegid())
         self.forget_entry: Callable[[int, bytes], None] = lambda parent, name: None
         self.forget_node: Callable[[int], None] = lambda node: None
+        self.forget_now: Callable[[int], None] = lambda node: (
+            None
+        )  # the same, from a thread: done when it returns
         self.status: Callable[[], bytes] = lambda: b"{}"
         self.status_of: Callable[[bytes], bytes] = lambda transcript: b"{}"
         self.ask: Callable[[Writer, bytes], None] = _refuse
@@ -406,6 +409,7 @@ class Core:
     def expect(self, parent: Node, name: bytes, *, gone: bool = False) -> None:
         """The guard itself has put *name* into *parent*, or taken it away, or has told of it already: the watch will
         report it, and need not be believed."""
+        parent.turns += 1
         if self.watcher is None:
             return
         if len(self._expected) >= _EXPECTED_NAMES:

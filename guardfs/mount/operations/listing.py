@@ -1,93 +1,41 @@
-"""Operations on directories as lists: opendir, readdir, releasedir, fsyncdir, forget."""
+"""Operations on directories as lists: readdir, fsyncdir, forget."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-from collections.abc import Sequence
 from typing import Any
 
 import pyfuse3
 
 from guardfs.closing import let_go
-from guardfs.mount.layout import Entry, cache_listing
-from guardfs.mount.nodes import Node
+from guardfs.mount.layout import Entry
+from guardfs.mount.lists import Listing, Row, place_in
 from guardfs.mount.operations.attributes import Attributes
 from guardfs.mount.operations.core import now
-from guardfs.mount.operations.parts import Context, Later
+from guardfs.mount.operations.parts import Later
 
 _LARGE = 64 * 1024
 """Directories of this size (bytes, as stat reports them) and more are listed in a thread: some thousand
 names take milliseconds.
 """
 
-_Row = tuple[bytes, int, int]  # name, inode, file type bits of a mode
-
-
-class Listing:
-    """An open directory: the node, and its names as they were when the list was begun (POSIX promises no more).
-
-    opener: the thread that opened it. kept: the kernel may keep the list for later readers. reading: begun, and not
-    at its end yet. kept_at: where the next daemon finds it, 0 if nowhere.
-    """
-
-    __slots__ = ("kept", "kept_at", "node", "opener", "reading", "rows")
-
-    def __init__(self, node: Node, opener: int) -> None:
-        self.node = node
-        self.opener = opener
-        self.kept = False
-        self.reading = False
-        self.rows: list[_Row] | None = None
-        self.kept_at = 0
-
 
 class Listings(Attributes):
-    """opendir, readdir, releasedir, fsyncdir, forget."""
+    """readdir, fsyncdir, forget. Directories are not opened: the kernel was told once that this is not needed, and
+    keeps the list of each until its names change (FUSE_NO_OPENDIR_SUPPORT in <linux/fuse.h>)."""
 
     _row = Entry()  # of names in a list: no node id, so the kernel looks up those that somebody wants
 
-    def opendir(self, node_id: int, ctx: Context) -> int:
-        """Begin a list; the kernel may keep it until the directory changes."""
-        node = self.node(node_id)
-        number = self.next_handle
-        self.next_handle += 1
-        listing = self.listings[number] = Listing(node, ctx.pid)
-        if self.keeper is not None:
-            listing.kept_at = self.keeper.listed(number, node.id)
-        if node.watched and self._may_be_kept(listing):
-            listing.kept = True
-            self._kept.setdefault(node.id, []).append(listing)
-            cache_listing(self.request)
-        if self.audit.wants("list", node.kind):
-            self.note("list", now(), ctx, node.kind, node.path(), 0, node)
-        return number
-
-    def _may_be_kept(self, listing: Listing) -> bool:
-        """One reader at a time: the kernel joins what several are sent into one list, and may take an old part for a
-        new one. A thread that has the directory open already and does not read there cannot be in its own way."""
-        others = self._kept.get(listing.node.id, ())
-        return all(other.opener == listing.opener and not other.reading for other in others)
-
-    def _begin_reading(self, listing: Listing) -> None:
-        listing.reading = True
-        if listing.kept and any(
-            other.reading and other is not listing for other in self._kept[listing.node.id]
-        ):
-            self.forget_node(
-                listing.node.id
-            )  # a descriptor was handed on, and two are read at once after all
-
-    def readdir(self, number: int, offset: int, token: Any) -> Later | None:
+    def readdir(self, node_id: int, offset: int, token: Any) -> Later | None:
         """Send names from *offset* on, as many as the kernel has room for."""
-        listing: Listing = self.listings[number]
-        if listing.rows is not None and offset > 0:
-            listing.reading = offset < len(listing.rows)
-            self._send(listing.rows, offset, token)
-            return None
-        self._begin_reading(listing)
-        node = listing.node
+        node = self.node(node_id)
+        if not offset and self.audit.wants("list", node.kind):
+            self.note("list", now(), self.caller(), node.kind, node.path(), 0, node)
+        listing = self.lists.at(offset) if offset else None
+        if listing is not None and listing.node is node:
+            return self._send(listing, offset, token)
+        new = self.lists.new(node, -1 if offset else node.turns)
         # never a stat of "..": from a directory right below the root it would lead into the mount, to ourselves
         above = node.names[-1][0].ino if node.names else node.ino
         fd = self.open_below(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(node))
@@ -98,20 +46,43 @@ class Listings(Attributes):
             raise
         if large:
 
-            def then(rows: list[_Row]) -> None:
-                listing.rows = rows
-                self._send(rows, offset, token)
+            def then(rows: list[Row]) -> Later | None:
+                self.lists.taken(new, rows)
+                return self._send(new, offset, token)
 
             return Later(lambda: self._rows(fd, above), then)
-        listing.rows = self._rows(fd, above)
-        self._send(listing.rows, offset, token)
-        return None
+        self.lists.taken(new, self._rows(fd, above))
+        return self._send(new, offset, token)
 
-    def _rows(self, fd: int, above: int) -> list[_Row]:
+    def _send(self, listing: Listing, offset: int, token: Any) -> Later | None:
+        """Whoever is sent nothing is at the end. The kernel keeps the list then, if it was the first to be sent of it.
+
+        It may take it for newer than it is: by the change that it knew of when the last reader began. So if names have
+        changed since the list was taken, or nobody would tell that they do, or each reader is to be seen, the kernel is
+        made to forget the list before it knows that it has all of it.
+        """
+        rows, row = listing.rows, self._row
+        attributes, reply = row.attributes, pyfuse3.readdir_reply
+        begin, above = place_in(offset), listing.offset(1)
+        for position in range(begin, len(rows)):
+            name, inode, kind = rows[position]
+            attributes.st_mode = kind
+            row.unknown(inode)
+            if not reply(token, name, attributes, above + position):
+                break
+        if begin < len(rows):
+            return None
+        self.lists.ended(listing)
+        node = listing.node
+        if listing.turns == node.turns and node.watched and not self.audit.wants("list", node.kind):
+            return None
+        return Later(lambda: self.forget_now(node.id), lambda _: None)
+
+    def _rows(self, fd: int, above: int) -> list[Row]:
         """All names of the directory *fd*, which is closed; *above* is the inode number of its parent."""
         try:
             here = self.below.fstat(fd)
-            rows: list[_Row] = [(b".", here.st_ino, stat.S_IFDIR), (b"..", above, stat.S_IFDIR)]
+            rows: list[Row] = [(b".", here.st_ino, stat.S_IFDIR), (b"..", above, stat.S_IFDIR)]
             scan: Any = self.below.scandir  # typeshed: no scandir of a descriptor
             with scan(fd) as entries:
                 for entry in entries:
@@ -120,34 +91,10 @@ class Listings(Attributes):
         finally:
             let_go(fd)
 
-    def _send(self, rows: Sequence[_Row], offset: int, token: Any) -> None:
-        row = self._row
-        attributes, reply = row.attributes, pyfuse3.readdir_reply
-        for position in range(offset, len(rows)):
-            name, inode, kind = rows[position]
-            attributes.st_mode = kind
-            row.unknown(inode)
-            if not reply(token, name, attributes, position + 1):
-                break
-
-    def releasedir(self, number: int) -> None:
-        """The list is closed."""
-        listing = self.listings.pop(number, None)
-        if listing is not None and listing.kept_at and self.keeper is not None:
-            self.keeper.store.free(listing.kept_at)
-        if listing is not None and listing.kept:
-            others = self._kept[listing.node.id]
-            others.remove(listing)
-            if not others:
-                del self._kept[listing.node.id]
-
-    def fsyncdir(self, number: int, datasync: bool) -> Later:
+    def fsyncdir(self, node_id: int, datasync: bool) -> Later:
         """Bring a directory to the disk, in a thread."""
-        listing = self.listings.get(number)
-        if listing is None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         fd = self.open_below(
-            b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(listing.node)
+            b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fds.of(self.node(node_id))
         )
 
         def work() -> None:
