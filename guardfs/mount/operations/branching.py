@@ -12,6 +12,7 @@ from guardfs.audit.event import Kind
 from guardfs.fence.events import Kind as Happened
 from guardfs.fence.staging import View
 from guardfs.fence.waits import Waiter
+from guardfs.lanes.writer import Writer
 from guardfs.mount.caching import timeouts
 from guardfs.mount.layout import request_of
 from guardfs.mount.nodes import Node
@@ -51,6 +52,9 @@ class Branching(Unstaged):
         bits, owner = mode & ~ctx.umask & 0o7777, (ctx.uid, ctx.gid)
         live = self._where(path, writer, ruling, node=None, what="create", mode=bits, owner=owner)
         if live is None:
+            hidden = None if staged is None or truncates else self._hidden(staged, writer, parent, name)
+            if hidden is not None:
+                return self._open_hidden(hidden, parent, name, flags, ctx)
             if staged is not None and ruling.standing.fenced:
                 self.views.made_anew(staged)
             info, reply = super().create(parent_id, name, mode, flags, ctx)
@@ -80,6 +84,34 @@ class Branching(Unstaged):
         times = timeouts(Kind.TRANSCRIPT, watched=True)
         self.reply.fill(node.id, self._branch_stat(live), times.entry, times.attributes)
         return info, self.reply.show(live.branch.shown)
+
+    def _hidden(self, staged: Staged, writer: Writer, parent: Node, name: bytes) -> os.stat_result | None:
+        """The file, if there is one, and *writer* is not shown it: its process relies on there being none."""
+        view = self.views.look(staged, writer)  # type: ignore[union-attr]
+        if not isinstance(view, Live) or view.branch.made:
+            return None
+        try:
+            return self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _open_hidden(
+        self, st: os.stat_result, parent: Node, name: bytes, flags: int, ctx: Context
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """What *ctx*'s thread is about to make is there, and what it writes belongs into it."""
+        if flags & os.O_EXCL:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        node = self._known(parent, name, st, Kind.TRANSCRIPT)
+        try:
+            info = super().open(node.id, flags & ~os.O_CREAT, ctx)
+        except BaseException:
+            self.nodes.refer(node, -1)
+            raise
+        self.views.named(node.path(), node.id)  # type: ignore[union-attr]
+        times = timeouts(Kind.TRANSCRIPT, watched=True)
+        reply = self.reply.fill(node.id, self.stat_node(node), times.entry, times.attributes)
+        self.done = info, reply
+        return info, reply
 
     @through
     def open(self, node_id: int, flags: int, ctx: Context) -> Any:

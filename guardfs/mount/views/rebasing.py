@@ -82,14 +82,11 @@ class Rebasing(Branching):
         branch.closed = True
         staged.staging.branches.remove(branch)
         del staged.lives[branch.number]
-        if live.base_fd >= 0:
-            let_go(live.base_fd)
-            live.base_fd = -1
         unnamed = self._settle_file(staged, parent, merged.name)
         anew = merged.result == "replaced"
         for handle in live.handles:
             if handle.journal or merged.result != "conflict":  # the file may have been written anew meanwhile
-                self._reopen(parent, handle, merged.name)
+                self._reopen(parent, handle, merged.name, live.base_fd)
                 if not handle.node.names:
                     self._adopt(parent, handle.node, merged.name)
             handle.live = None
@@ -97,6 +94,9 @@ class Rebasing(Branching):
                 handle.follows = branch.length
                 handle.own_from = branch.length if branch.whole else branch.base
                 core.keep_marks(handle)
+        if live.base_fd >= 0:
+            let_go(live.base_fd)
+            live.base_fd = -1
         if anew and not live.file.facts.replaces:
             self._follow_rewrite(parent, (live.file.facts.device, live.file.facts.inode), merged.name)
         if unnamed is not None and not (unnamed.names or unnamed.opened):
@@ -180,13 +180,19 @@ class Rebasing(Branching):
             core.judge.machine.moved(staged.staging.transcript)
         return unnamed
 
-    def _reopen(self, parent: Node, handle: Handle, name: bytes) -> None:
-        """*handle* leads to the file *name* from now on. Where it cannot, it leads nowhere (`find_file`)."""
+    def _reopen(self, parent: Node, handle: Handle, name: bytes, base_fd: int = -1) -> None:
+        """*handle* leads to the file *name* from now on; where there is none any more, to *base_fd*, the file that had
+        the name. Where it cannot, it leads nowhere (`find_file`)."""
         core = self._core
-        flags = (handle.flags & (os.O_ACCMODE | os.O_APPEND)) | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = (handle.flags & (os.O_ACCMODE | os.O_APPEND)) | os.O_CLOEXEC
         handle.journal = True
         try:
-            fd = core.below.open(name, flags, dir_fd=core.fds.of(parent))
+            try:
+                fd = core.below.open(name, flags | os.O_NOFOLLOW, dir_fd=core.fds.of(parent))
+            except FileNotFoundError:
+                if base_fd < 0:
+                    raise
+                fd = core.below.open(b"/proc/self/fd/%d" % base_fd, flags)
             try:
                 os.dup2(fd, handle.fd, inheritable=False)
             finally:
