@@ -188,7 +188,14 @@ class Daemon:
             operations.node = loop.session.node
             self.heir.connected()
 
-        loop = RequestLoop(number, self.dispatcher, greeting(), self.audit.spare)
+        loop = RequestLoop(
+            number,
+            self.dispatcher,
+            greeting(),
+            self.audit.spare,
+            self.invalidator.forgotten,
+            self.filesystem.forgotten,
+        )
         loop.install()
         return loop
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -43,7 +44,8 @@ class RequestLoop:
     """Replaces `pyfuse3._wait_fuse_readable`, and never returns while the mount lasts: it has each request answered.
 
     greeting: libfuse reads what it is sent after each step of it; after the last one *session* is there. spare: does a
-    few microseconds of work that waits.
+    few microseconds of work that waits. caught_up: what is to be told when there is something of it, and no request
+    waits that the kernel may have sent before; *tell* is called with each.
     """
 
     def __init__(
@@ -52,12 +54,16 @@ class RequestLoop:
         dispatcher: _Detached,
         greeting: Iterator[None],
         spare: Callable[[], bool],
+        caught_up: deque[tuple[int, bytes]],
+        tell: Callable[[int, bytes], None],
     ) -> None:
         self._fd = fd
         self._dispatcher = dispatcher
         self._greeting = greeting
         self._poll = select.poll()
         self._spare = spare
+        self._caught_up = caught_up
+        self._tell = tell
         self._last_turn = 0
         self._misses: int | None = 0 if len(os.sched_getaffinity(0)) > 1 else None
         self.session: Session | None = None
@@ -89,6 +95,11 @@ class RequestLoop:
 
     def _soon(self) -> bool:
         """Whether there is a request now, or within a burst."""
+        if self._caught_up:
+            count = len(self._caught_up)
+            if not self._poll.poll(0):
+                for _ in range(count):
+                    self._tell(*self._caught_up.popleft())
         if self._dispatcher.detached or time.monotonic_ns() - self._last_turn >= TURN_NS:
             return False
         return self._spin() or bool(self._poll.poll(BURST_MS))

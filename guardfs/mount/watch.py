@@ -18,6 +18,7 @@ import os
 import queue
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable
 
 import inotify_simple
@@ -42,13 +43,18 @@ _MASK = _APPEARED | _DISAPPEARED | mask.MODIFY | mask.ATTRIB | mask.ONLYDIR | ma
 _Change = tuple[int, bytes, int, int]  # node id of the directory, name, how often it appeared and disappeared
 
 
+_FORGOTTEN = 1024
+
+
 class Invalidator:
-    """Tells the kernel, from a thread of its own, to forget what it has cached."""
+    """Tells the kernel, from a thread of its own, to forget what it has cached. forgotten: names that it has forgotten,
+    with their directory's node id, until somebody takes them out."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="guardfs-inval", daemon=True)
         self.count = 0
+        self.forgotten: deque[tuple[int, bytes]] = deque(maxlen=_FORGOTTEN)
 
     def start(self) -> None:
         """Begin."""
@@ -56,7 +62,13 @@ class Invalidator:
 
     def entry(self, parent: int, name: bytes) -> None:
         """The kernel is to look *name* in node *parent* up again."""
-        self._queue.put(lambda: pyfuse3.invalidate_entry(parent, name))
+        self._queue.put(lambda: self._entry(parent, name))
+
+    def _entry(self, parent: int, name: bytes) -> None:
+        try:
+            pyfuse3.invalidate_entry(parent, name)
+        finally:
+            self.forgotten.append((parent, name))
 
     def node(self, node: int) -> None:
         """The kernel is to ask again for attributes and contents of *node*."""

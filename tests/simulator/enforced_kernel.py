@@ -58,6 +58,7 @@ class Kernel:
         self._uses: dict[int, int] = {}  # dentries, open files, and walks that are under way
         self._forgets: list[tuple[int, int]] = []
         self._stale: list[bytes] = []
+        self._revalidating = False
         self._ino = c_uint64.from_address(addressof(guard.reply._node) + _INO)
         guard.settles_later = True
         guard.forget_entry = lambda parent, name: self._stale.append(name)
@@ -67,10 +68,8 @@ class Kernel:
     def _ask(self, who: Caller, call: Callable[..., _T], *args: Any) -> _T:
         guard = self.guard
         self.requests += 1
-        if self._stale:  # notifications come between requests
-            for name in self._stale:
-                self._drop(name)
-            self._stale.clear()
+        if self._stale and not self._revalidating:  # notifications come between requests
+            self._notified()
         if self._forgets and self.requests & 1:  # a FORGET may come late
             guard.forget(self._forgets)
             self._forgets = []
@@ -81,6 +80,13 @@ class Kernel:
             self._answer = self._attributes()
             if guard.noted:
                 guard.settle()
+
+    def _notified(self) -> None:
+        """Forget names, and let the guard know that that is done."""
+        stale, self._stale = self._stale, []
+        for name in stale:
+            self._drop(name)
+            self.guard.forgotten(ROOT, name)
 
     def _attributes(self) -> Attributes:
         reply = self.guard.reply
@@ -126,8 +132,14 @@ class Kernel:
 
     def _walk(self, who: Caller, name: bytes) -> Attributes | None:
         """fuse_dentry_revalidate, and fuse_lookup where that says no."""
+        if self._stale and self.requests & 1:  # it may come too late for this walk
+            self._notified()
         held = self._dentries.get(name)
-        found = self._lookup(who, name)
+        self._revalidating = held is not None
+        try:
+            found = self._lookup(who, name)
+        finally:
+            self._revalidating = False
         if held is not None:
             if found is not None and found.node == held:
                 return self._counted(found)

@@ -69,6 +69,10 @@ STORIES = {
         ["turn", "chmod", "unlink", "held open"], b"\x00\x00\x00\x00\x01\x01\x01\x03\x01\x01\x01\xf8", True),
     "nor is what it writes lost with it": (
         ["turn", "chmod", "unlink", "held open"], b"\x00\x00\x00\x01\x01\x01\x03\x01\x01\x01\xf8", True),
+    "a look that the kernel makes two of, a file having taken the name, is one": (
+        ["turn", "mirror", "control", "rename over"], b"\x00\x01\x00\x00\x00", False),
+    "the same of one that opens the file": (
+        ["compaction", "compaction", "rename over", "rename over"], b"\x01\x03\x03\x03\x03\x01\x01", True),
     "who comes to its branch when the file has been renamed, and nobody relies on it any more, writes to that file": (
         ["turn", "rename away", "append", "exit"], b"\x00\x02", True),
     "a note goes behind its header though its process's silent run relies on there being no file": (

@@ -52,6 +52,12 @@ class Looking(Enforcing):
         views.answered(path, ctx.pid, node_id, repeated=repeated)
         return reply
 
+    def forgotten(self, parent_id: int, name: bytes) -> None:
+        """The kernel has forgotten *name*, and what it asked before that is answered: of the next look it asks once."""
+        parent = self.nodes.get(parent_id)
+        if parent is not None and self.views is not None:
+            self.views.named(self.child_path(parent, name), 0)
+
     def _look(
         self, views: Views, staged: Staged, parent: Node, name: bytes, ctx: Context
     ) -> tuple[pyfuse3.EntryAttributes, int]:

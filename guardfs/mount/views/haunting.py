@@ -171,7 +171,6 @@ class Haunting(Rebasing):
             core.forget_node(node.id)
             self.unknown(node)
         core.forget_entry(staged.parent.id, staged.name)
-        self.named(ghost.transcript, 0)
         staged.ghost, staged.staging.ghost = None, False
         core.nodes.shared.pop((ghost.device, ghost.inode), None)
         let_go(staged.ghost_fd)

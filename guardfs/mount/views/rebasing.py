@@ -169,7 +169,6 @@ class Rebasing(Branching):
             core.nodes.unname(parent, name)
             core.nodes.detach(node)
             core.forget_entry(parent.id, name)
-            self.named(core.child_path(parent, name), 0)
             unnamed = node
         elif node is not None:
             core.left(node, st)
