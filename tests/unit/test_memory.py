@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import random
 import stat
 from collections.abc import Callable, Iterator
@@ -150,6 +151,13 @@ def turn(machine: Machine, times: int, name: bytes = b"t.jsonl") -> None:
             tell(Kind.APPEND, OTHER, B)
         tell(Kind.LOOK, OWNER, A)
         tell(Kind.LOCK_REMOVED, OWNER)
+
+
+def test_a_picture_names_a_kind_by_its_number_whatever_the_python() -> None:
+    """Python 3.11.2, which Debian 12 has, would have it looked up by `getattr`, which a picture may not do."""
+    kept = pickle.dumps(Kind.RENAME_OVER)
+    assert b"getattr" not in kept and b"RENAME_OVER" not in kept
+    assert pickle.loads(kept) is Kind.RENAME_OVER
 
 
 @pytest.mark.parametrize("times", [1, 2, 7, 60])

@@ -7,6 +7,7 @@ pure, so feeding them to the picture once more gives the same.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ _BUILT_IN = {
     ("copyreg", "_reconstructor"),
     ("builtins", "object"),
 }
+
+copyreg.pickle(Kind, lambda kind: (Kind, (int(kind),)))  # Python 3.11.0 to 3.11.3 would call getattr
 
 
 class _Pictures(pickle.Unpickler):
