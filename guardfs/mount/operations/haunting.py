@@ -76,47 +76,45 @@ class Haunting(Branching):
     ) -> None:
         """Rename; a transcript's owner keeps the file under the old name until its fence closes, and sees nothing of
         what takes the name."""
-        over = self._rename(parent_id, name, new_parent_id, new_name, flags, ctx)
         views, source, target = self.views, self.node(parent_id), self.node(new_parent_id)
         assert views is not None
+        moved = self.nodes.entry(source, name)
+        self._rename(parent_id, name, new_parent_id, new_name, flags, ctx)
         if views.names:  # the kernel moves its own names, too
             path, to = self.child_path(source, name), self.child_path(target, new_name)
-            old, new = self.nodes.entry(source, name), self.nodes.entry(target, new_name)
+            old, new = self.nodes.entry(source, name), moved or self.nodes.entry(target, new_name)
             views.named(path, 0 if old is None or not flags & pyfuse3.RENAME_EXCHANGE else old.id)
-            views.named(to, over or (0 if new is None else new.id))
+            views.named(to, 0 if new is None else new.id)
 
     def _rename(
         self, parent_id: int, name: bytes, new_parent_id: int, new_name: bytes, flags: int, ctx: Context
-    ) -> int:
-        """The node that the kernel has under the new name now, where that was staged; else 0."""
+    ) -> None:
         source, target = self.node(parent_id), self.node(new_parent_id)
         further = self._further(source, name)
         if further is not None and self.kind(new_name) is not Kind.TRANSCRIPT:
             act = super().rename
-            self._by_further_name(
+            return self._by_further_name(
                 further, ctx, lambda: act(parent_id, name, new_parent_id, new_name, flags, ctx)
             )
-            return 0
         onto = self._fenced_entry(target, new_name, also_absent=True)
-        if onto is not None and not flags & pyfuse3.RENAME_EXCHANGE:
-            moved = self._rename_over(source, name, target, new_name, onto, flags, ctx)
-            if moved is not None:
-                return moved.id
+        if (
+            onto is not None
+            and not flags & pyfuse3.RENAME_EXCHANGE
+            and self._rename_over(source, name, target, new_name, onto, flags, ctx)
+        ):
+            return None
         node = self._fenced_entry(source, name)
         if node is None or flags & pyfuse3.RENAME_EXCHANGE:
-            super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
-            return 0
+            return super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
         path, to = self.child_path(source, name), self.child_path(target, new_name)
         ruling = self.judge.rule(self._writer(ctx), path, Happened.RENAME_AWAY, "rename", path=path, to=to)
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "rename", now(), ctx, path, to=to)
         if not self._owner_keeps(path, ruling):
-            super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
-            return 0
+            return super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
         staged = self._haunt(source, name, node, to, ruling, removed=False)
         if staged is None:
-            super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
-            return 0
+            return super().rename(parent_id, name, new_parent_id, new_name, flags, ctx)
         held = self.state(node)
         self.mark = Mark("stage", True, ruling.standing.own, True)
         try:
@@ -131,7 +129,7 @@ class Haunting(Branching):
             self.nodes.unname(target, new_name)  # the next look makes another node for the new name
             self.forget_entry(target.id, new_name)
             self._let_it_haunt(staged, node, held)
-        return 0
+        return None
 
     def _further(self, parent: Node, name: bytes) -> bytes | None:
         """The transcript of which *name* is a further name, if the policy is to be asked about that."""
@@ -283,8 +281,8 @@ class Haunting(Branching):
         onto: Node,
         flags: int,
         ctx: Context,
-    ) -> Node | None:
-        """The node of the file whose taking of a transcript's name was staged; None if it was not."""
+    ) -> bool:
+        """Whether another file's taking of a transcript's name was staged."""
         views = self.views
         assert views is not None
         begin = now()
@@ -293,17 +291,17 @@ class Haunting(Branching):
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "rename", begin, ctx, path, to=to)
         if not self._owner_keeps(to, ruling) or (flags and onto is not target):
-            return None
+            return False
         moved = self.nodes.entry(source, name)
         live = self._where(to, self._writer(ctx), ruling, node=onto, what="rename")
         if live is None:
-            return None
+            return False
         did = (
             self.again and moved is None and live.file.facts.replaces
         )  # an earlier daemon came to the end of it
         moved = live.node if did else moved
         if moved is None or (moved.kind is Kind.TRANSCRIPT and not did):
-            return moved if did else None
+            return did
         before = live.branch.shown
         try:
             self.gate()
@@ -318,7 +316,7 @@ class Haunting(Branching):
                     raise
         except OSError as error:
             views.could_not(to, "rename", error)
-            return None
+            return False
         self.done = None
         views.keep_replaced(live)
         self.expect(source, name, gone=True)
@@ -344,7 +342,7 @@ class Haunting(Branching):
             operation="rewrite",
             replaced=before,
         )
-        return moved
+        return True
 
 
 def _file_name(lane: str) -> bytes:
