@@ -152,7 +152,7 @@ class Staging:
     def view(self, standing: Standing, process: ProcessKey, lane: str) -> View | Branch:
         """The view of a look by *process*, whose lane is *lane* (only its first part counts)."""
         if standing.own or process == self.lingers:
-            own = self.of(Key("process", process, ""))
+            own = self.own(process)
             # Others make the file, meanwhile, that a silent owner relies on not to be there.
             if standing.silent and own is not None and not own.made:
                 return View.COMMITTED
@@ -195,6 +195,10 @@ class Staging:
                 return branch
         return None
 
+    def own(self, process: ProcessKey) -> Branch | None:
+        """The branch of a process that keeps to the lock protocol."""
+        return self.of(Key("process", process, ""))
+
     def side(self, process: ProcessKey) -> Branch | None:
         """The branch of the other lanes of an owner's process."""
         return self.of(Key("side", process, ""))
@@ -221,14 +225,14 @@ class Staging:
     def write_through(self, owners: tuple[ProcessKey, ...]) -> ProcessKey | None:
         """The first of *owners*, processes with an open fence, that relies on the file itself; at most one does."""
         for process in owners:
-            if self.of(Key("process", process, "")) is None:
+            if self.own(process) is None:
                 return process
         return None
 
     def pins(self, owners: tuple[ProcessKey, ...], process: ProcessKey) -> bool:
         """Whether *process*, which has just opened a fence, needs a branch to see nothing of what the first owner
         writes."""
-        if self.of(Key("process", process, "")) is not None:
+        if self.own(process) is not None:
             return False
         return self.write_through(owners) not in (None, process)
 

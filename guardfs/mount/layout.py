@@ -17,7 +17,8 @@ import pyfuse3
 from guardfs.errors import GuardError
 from guardfs.fence.fingerprint import Fingerprint
 
-_MEND = "install the pyfuse3 version in the project's lock file"
+MEND = "install the pyfuse3 version in the project's lock file"
+"""What to do where libfuse or pyfuse3 is not laid out as is known."""
 
 _FILE_INFO_SIZES = (40, 48, 56, 64)
 """sizeof(struct fuse_file_info) in libfuse 3.10-3.16 (40) and, grown by backing_id, compat_flags and
@@ -77,7 +78,7 @@ def _find_container() -> type[ctypes.Structure]:
         if _object_head() + ctypes.sizeof(described) == size:
             return described
     raise GuardError(
-        f"pyfuse3 {pyfuse3.__version__} lays out its requests in {size} bytes, unknown to guardfs", _MEND
+        f"pyfuse3 {pyfuse3.__version__} lays out its requests in {size} bytes, unknown to guardfs", MEND
     )
 
 
@@ -180,7 +181,7 @@ def check_layout() -> None:
     size = pyfuse3.EntryAttributes.__basicsize__
     if size != _object_head() + ctypes.sizeof(EntryParam) + ctypes.sizeof(ctypes.c_void_p):
         raise GuardError(
-            f"pyfuse3 {pyfuse3.__version__} lays out attributes in {size} bytes, unknown to guardfs", _MEND
+            f"pyfuse3 {pyfuse3.__version__} lays out attributes in {size} bytes, unknown to guardfs", MEND
         )
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = 0x0123456789ABCDEF
@@ -189,5 +190,5 @@ def check_layout() -> None:
     param = EntryParam.from_address(id(entry) + _object_head())
     if (param.ino, param.generation, param.entry_timeout) != (0x0123456789ABCDEF, 0x1122334455667788, 7.25):
         raise GuardError(
-            f"pyfuse3 {pyfuse3.__version__} keeps attributes where guardfs does not expect them", _MEND
+            f"pyfuse3 {pyfuse3.__version__} keeps attributes where guardfs does not expect them", MEND
         )

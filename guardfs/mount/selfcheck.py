@@ -20,7 +20,7 @@ import trio
 
 from guardfs.errors import GuardError
 from guardfs.mount.filesystem import FileSystem
-from guardfs.mount.layout import Entry, unique_of
+from guardfs.mount.layout import MEND, Entry, unique_of
 
 _NODE = (1 << 62) + 1  # far above any node id that is ever given out
 _HANDLE = (1 << 62) + 1
@@ -121,7 +121,7 @@ async def prove_attribution(filesystem: FileSystem, mountpoint: str) -> None:
     if probe.seen != {"lookup": tids[0], "open": tids[0], "write": tids[0]}:
         raise GuardError(
             f"the writer of a write cannot be told: thread {tids[0]} was seen as {probe.seen}",
-            "install the pyfuse3 version in the project's lock file",
+            MEND,
         )
     if not probe.numbered() and filesystem.keeper is not None:
         filesystem.keeper.gave_up(f"the numbers of requests: {probe.uniques}")

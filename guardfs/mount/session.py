@@ -14,6 +14,7 @@ import os
 
 from guardfs.errors import GuardError
 from guardfs.mount.caller import loaded_libfuse
+from guardfs.mount.layout import MEND
 
 _HEADER = 4096
 """Bytes of a request besides what is written, at most; libfuse's own buffer allows for as much."""
@@ -55,7 +56,7 @@ class Session:
         if _fd_of(address) != fd:
             raise GuardError(
                 "libfuse's session is not where guardfs expects it",
-                "install the pyfuse3 version in the project's lock file",
+                MEND,
             )
         self._address = address
         self._fd = fd

@@ -44,6 +44,7 @@ _Change = tuple[int, bytes, int, int]  # node id of the directory, name, how oft
 
 
 _FORGOTTEN = 1024
+"""Names of which it is remembered that the kernel has forgotten them, at most; the loop takes them out in a moment."""
 
 
 class Invalidator:

@@ -109,7 +109,7 @@ class Branching(Unstaged):
             raise
         self.views.named(node.path(), node.id)  # type: ignore[union-attr]
         times = timeouts(Kind.TRANSCRIPT, watched=True)
-        reply = self.reply.fill(node.id, self.stat_node(node), times.entry, times.attributes)
+        reply = self.reply.fill(node.id, st, times.entry, times.attributes)
         self.done = info, reply
         return info, reply
 

@@ -108,9 +108,8 @@ class Core:
         self.ids = (os.geteuid(), os.getegid())
         self.forget_entry: Callable[[int, bytes], None] = lambda parent, name: None
         self.forget_node: Callable[[int], None] = lambda node: None
-        self.forget_now: Callable[[int], None] = lambda node: (
-            None
-        )  # the same, from a thread: done when it returns
+        # the same, from a thread: done when it returns
+        self.forget_now: Callable[[int], None] = lambda node: None
         self.status: Callable[[], bytes] = lambda: b"{}"
         self.status_of: Callable[[bytes], bytes] = lambda transcript: b"{}"
         self.ask: Callable[[Writer, bytes], None] = _refuse

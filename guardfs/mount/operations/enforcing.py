@@ -118,7 +118,7 @@ class Enforcing(Listings):
         standing, process = ruling.standing, ruling.process
         staged = views.of.get(path)
         if standing.own and standing.owners:
-            own = None if staged is None else staged.staging.of(Key("process", process, ""))
+            own = None if staged is None else staged.staging.own(process)
             if own is not None:
                 assert staged is not None
                 return staged.lives[own.number]
@@ -139,8 +139,7 @@ class Enforcing(Listings):
             staged = views.staged(path)
             if staged is None:
                 return None
-            own = staged.staging.of(Key("process", process, ""))
-            if staged.staging.ghost and not staged.lost(node) and own is None:
+            if staged.staging.ghost and not staged.lost(node) and staged.staging.own(process) is None:
                 return None
             target = staged.staging.target(standing, process, ruling.decision.lane)
             live = views.branch(staged, target, ruling.decision.lane, **new)

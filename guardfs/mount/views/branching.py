@@ -109,7 +109,7 @@ class Branching(Looking):
             return False
         if base is not None:
             return base.ino == staged.ghost[1].inode
-        return staged.staging.of(Key("process", target.process, "")) is None
+        return staged.staging.own(target.process) is None
 
     def _open_base(self, staged: Staged, ghost: bool) -> tuple[int, os.stat_result | None]:
         """The file that a new branch stands on; -1 and None if there is none. ghost: the one that has lost its name."""

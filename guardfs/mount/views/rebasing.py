@@ -100,9 +100,8 @@ class Rebasing(Branching):
         if anew and not live.file.facts.replaces:
             self._follow_rewrite(parent, (live.file.facts.device, live.file.facts.inode), merged.name)
         if unnamed is not None and not (unnamed.names or unnamed.opened):
-            core.fds.drop(unnamed)
             unnamed.view = None
-            self._adopt(parent, unnamed, merged.name)
+            self._lead_on(parent, unnamed, merged.name)
         node = live.node
         if node is not None:
             node.view = None
@@ -143,8 +142,7 @@ class Rebasing(Branching):
             if handle.live is None and (handle.node.dev, handle.node.ino) == before
         ]
         for node in {handle.node for handle in handles}:
-            core.fds.drop(node)
-            self._adopt(parent, node, name)
+            self._lead_on(parent, node, name)
         for handle in handles:
             self._reopen(parent, handle, name)
 
@@ -200,6 +198,11 @@ class Rebasing(Branching):
             log.warning("%s: an open file cannot follow the rebase yet: %s", text(name), error.strerror)
             return
         handle.journal = False
+
+    def _lead_on(self, parent: Node, node: Node, name: bytes) -> None:
+        """A node whose file was written anew leads to the new one."""
+        self._core.fds.drop(node)
+        self._adopt(parent, node, name)
 
     def _adopt(self, parent: Node, node: Node, name: bytes) -> None:
         """A node that was a branch's is one more name of the file."""

@@ -52,7 +52,7 @@ class Views(Haunting):
                 if effect.reason == "closed":
                     staged.closed = time.monotonic_ns()
                     staged.staging.lingers = effect.fence.process
-                branch = staged.staging.of(Key("process", effect.fence.process, ""))
+                branch = staged.staging.own(effect.fence.process)
                 if (
                     branch is not None
                 ):  # first what it wrote itself, then what its process's other lanes did meanwhile
