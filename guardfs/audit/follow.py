@@ -10,7 +10,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from guardfs.audit.read import Line, decode
+from guardfs.audit.read import Line, decode, files_of
+from guardfs.errors import GuardError
+
+TRIES = 100
+"""Looks for the next file, each of which a rotation may spoil; then again with the next poll."""
 
 POLL = 0.05
 """Seconds between two looks: an eye calls it live."""
@@ -44,6 +48,7 @@ class Follower:
             self._read(found)  # what was written before the rotation and after the last read
             if self._rest:  # its end will not come any more
                 found.append(Line(self.path, 0, self._rest, False, decode(self._rest)))
+                self._rest = b""
             if not self._next():
                 break
             self._read(found)
@@ -55,14 +60,16 @@ class Follower:
             self._fd = -1
 
     def _open(self, name: str) -> bool:
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
+        fd = _opened(name)
+        if fd < 0:
             return False
+        self._take(fd)
+        return True
+
+    def _take(self, fd: int) -> None:
         self.close()
         self._fd, self._inode = fd, os.fstat(fd).st_ino
         self._at, self._rest, self._number = 0, b"", 0
-        return True
 
     def _whole_end(self) -> int:
         end = os.fstat(self._fd).st_size
@@ -96,16 +103,69 @@ class Follower:
 
     def _next(self) -> bool:
         """Opens the file that follows the one read so far: there may have been several rotations since the
-        last look."""
-        number = 1
-        while True:
-            try:
-                inode = os.stat(f"{self.path}.{number}").st_ino
-            except OSError:
-                return self._open(self.path)
-            if inode == self._inode:
-                return self._open(f"{self.path}.{number - 1}" if number > 1 else self.path)
-            number += 1
+        last look, and one may be under way, which renames the oldest file first. False: the next one cannot be told
+        yet."""
+        for _ in range(TRIES):
+            number = self._place()
+            if number == 0:
+                return self._after_a_gap()
+            lower, fd = number - 1, _opened(self._name(number - 1))
+            while fd < 0 and lower > 0:  # it is on its way there, or was removed
+                lower, fd = lower - 1, _opened(self._name(lower - 1))
+            if fd < 0:
+                return False
+            between = range(lower + 1, number)
+            if self._inode_of(number) == self._inode and not any(map(self._inode_of, between)):
+                self._take(fd)
+                return True
+            os.close(fd)  # renamed meanwhile: it may be a later one
+        return False
+
+    def _place(self) -> int:
+        """The number that the file read so far has got; 0: it is no file of this log any more."""
+        if os.fstat(self._fd).st_nlink:
+            for number in range(1, self._highest() + 2):  # upwards, as they move
+                if self._inode_of(number) == self._inode:
+                    return number
+        return 0
+
+    def _after_a_gap(self) -> bool:
+        """Opens the oldest file that was written to after the one read so far."""
+        last = os.fstat(self._fd).st_mtime_ns
+        for number in range(self._highest() + 1, 0, -1):
+            fd = _opened(self._name(number))
+            if fd >= 0:
+                if os.fstat(fd).st_mtime_ns > last:
+                    self._take(fd)
+                    return True
+                os.close(fd)
+        return self._open(self.path)
+
+    def _highest(self) -> int:
+        """The greatest number that a file of this log has; 0 if there is but the current one, or none."""
+        try:
+            oldest = files_of(self.path)[0]
+        except GuardError:
+            return 0
+        return 0 if oldest == self.path else int(oldest.rpartition(".")[2])
+
+    def _name(self, number: int) -> str:
+        return f"{self.path}.{number}" if number else self.path
+
+    def _inode_of(self, number: int) -> int:
+        """0: there is none."""
+        try:
+            return os.stat(self._name(number)).st_ino
+        except OSError:
+            return 0
+
+
+def _opened(name: str) -> int:
+    """A descriptor to read *name* by; -1 if it cannot be opened."""
+    try:
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return -1
 
 
 def follow(

@@ -37,6 +37,85 @@ def test_a_follower_sees_each_line_once_across_many_rotations(tmp_path: Path) ->
     assert log.stats()["rotations"] > 50
 
 
+def put(path: Path, number: int) -> None:
+    """A file of a log that holds one line."""
+    path.write_bytes(b'{"seq":%d}\n' % number)
+
+
+def in_time(path: Path, seconds: int) -> None:
+    os.utime(path, (seconds, seconds))
+
+
+def test_a_follower_misses_nothing_while_a_rotation_is_half_done(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    put(path, 1)
+    follower = Follower(str(path), from_start=True)
+    assert seqs(follower.poll()) == [1]
+    path.rename(tmp_path / "a.jsonl.3")  # was .2 until now; .1 is to become .2 next
+    put(tmp_path / "a.jsonl.1", 2)
+    put(path, 3)
+    found = follower.poll()
+    (tmp_path / "a.jsonl.1").rename(tmp_path / "a.jsonl.2")
+    path.rename(tmp_path / "a.jsonl.1")
+    found += follower.poll()
+    put(path, 4)
+    found += follower.poll()
+    assert seqs(found) == [2, 3, 4]
+    follower.close()
+
+
+def test_a_follower_misses_nothing_when_files_are_renamed_while_it_opens_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, first, second, third = (tmp_path / f"a.jsonl{end}" for end in ("", ".1", ".2", ".3"))
+    put(path, 1)
+    follower = Follower(str(path), from_start=True)
+    assert seqs(follower.poll()) == [1]
+    path.rename(second)
+    put(first, 2)
+    put(path, 3)
+    really = os.open
+
+    def rotate_first(name: str, flags: int) -> int:
+        if name == str(first) and not third.exists():
+            second.rename(third)
+            first.rename(second)
+            path.rename(first)
+            put(path, 4)
+        return really(name, flags)
+
+    monkeypatch.setattr("guardfs.audit.follow.os.open", rotate_first)
+    assert seqs(follower.poll()) == [2, 3, 4]
+    follower.close()
+
+
+def test_a_follower_whose_file_was_removed_goes_on_with_the_oldest_of_those_written_since(
+    tmp_path: Path,
+) -> None:
+    path, first, second, third = (tmp_path / f"a.jsonl{end}" for end in ("", ".1", ".2", ".3"))
+    put(path, 2)
+    in_time(path, 200)
+    follower = Follower(str(path), from_start=True)
+    assert seqs(follower.poll()) == [2]
+    path.unlink()
+    for at, (name, number) in enumerate([(third, 1), (second, 7), (first, 8), (path, 9)]):
+        put(name, number)
+        in_time(name, 100 + 150 * at)
+    assert seqs(follower.poll()) == [7, 8, 9]
+    follower.close()
+
+
+def test_the_unfinished_last_line_of_a_file_that_was_removed_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"seq":1}\n{"se')
+    follower = Follower(str(path), from_start=True)
+    assert seqs(follower.poll()) == [1]
+    path.rename(tmp_path / "a.jsonl.2")
+    put(path, 2)
+    assert [line.raw for line in follower.poll() + follower.poll()] == [b'{"se', b'{"seq":2}']
+    follower.close()
+
+
 def test_a_follower_begins_behind_what_is_there_and_goes_on_after_truncation(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"seq":1}\n{"seq":2}\n{"se')
