@@ -195,6 +195,13 @@ class Staging:
                 return branch
         return None
 
+    def disown(self, process: ProcessKey, relies: Fingerprint) -> None:
+        """*process* has just opened a fence that relies on *relies*. If that is no file, what it has made on its branch
+        is another lane's of it."""
+        branch = self.own(process)
+        if branch is not None and branch.made and not relies.exists and self.side(process) is None:
+            branch.key = Key("side", process, "")
+
     def own(self, process: ProcessKey) -> Branch | None:
         """The branch of a process that keeps to the lock protocol."""
         return self.of(Key("process", process, ""))

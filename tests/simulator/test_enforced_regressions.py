@@ -77,6 +77,8 @@ STORIES = {
         ["turn", "rename away", "append", "exit"], b"\x00\x02", True),
     "a note goes behind its header though its process's silent run relies on there being no file": (
         ["turn", "turn", "16 minutes", "mirror"], b"\x00\x00\x00\x00\x02\x02t\x9e", False),
+    "a header that is made for a note while its process's run begins on no file, as a second agent's does, is the note's": (
+        ["turn", "mirror", "local"], b"\x02\x1aVn\x00\x00\x00\x01", False),
 }  # fmt: skip
 
 

@@ -80,6 +80,7 @@ class Views(Haunting):
         if staged is None:
             return
         if opening:
+            staged.staging.disown(process, relies)
             adopted = staged.staging.adopt(process)
             if adopted is not None or not staged.staging.pins(owners, process):
                 return
