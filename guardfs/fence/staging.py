@@ -161,7 +161,7 @@ class Staging:
             if process in branch.processes and branch.key.kind != "side":
                 return branch
         if standing.cycle:  # whoever keeps to the lock protocol is about to rely on the file itself
-            return View.COMMITTED if standing.fenced else View.OWNER
+            return View.COMMITTED if standing.fenced or self.ghost else View.OWNER
         return self.of(_lane(lane)) or View.COMMITTED
 
     def target(self, standing: Standing, process: ProcessKey, lane: str) -> Branch | Key:
