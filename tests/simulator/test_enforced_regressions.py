@@ -77,8 +77,10 @@ STORIES = {
         ["turn", "rename away", "append", "exit"], b"\x00\x02", True),
     "a note goes behind its header though its process's silent run relies on there being no file": (
         ["turn", "turn", "16 minutes", "mirror"], b"\x00\x00\x00\x00\x02\x02t\x9e", False),
-    "a header that is made for a note while its process's run begins on no file, as a second agent's does, is the note's": (
+    "a header for a note, made as its process and a second agent both begin on no file, stays the note's": (
         ["turn", "mirror", "local"], b"\x02\x1aVn\x00\x00\x00\x01", False),
+    "whoever locks a transcript whose lost file a dead owner has left over sees what it writes to": (
+        ["/new", "honest", "honest", "compact lines"], b"\x01\x01\x01\x01\x01\x03", True),
 }  # fmt: skip
 
 

@@ -50,6 +50,29 @@ def test_beside_a_silent_owner_that_relies_on_there_being_no_file_the_committed_
     assert staging.view(SILENT, GATEWAY, "gateway") is staging.branches[0]
 
 
+def test_whoever_locks_a_transcript_sees_the_file_that_has_the_name_where_a_lost_one_is_left_over() -> None:
+    staging, locked = staged(), Standing(cycle=True)
+    assert staging.view(locked, CRON, "cron") is View.OWNER
+    staging.ghost = True
+    assert staging.view(locked, CRON, "cron") is View.COMMITTED
+
+
+def test_what_a_process_has_made_is_not_its_owners_who_relies_on_there_being_no_file() -> None:
+    staging = staged(branch(1, process(GATEWAY), base=ABSENT))
+    staging.disown(GATEWAY, BASE)
+    assert staging.own(GATEWAY) is staging.branches[0]
+    staging.disown(GATEWAY, ABSENT)
+    assert staging.own(GATEWAY) is None
+    assert staging.side(GATEWAY) is staging.branches[0]
+
+
+def test_what_a_process_has_not_made_yet_stays_its_owners() -> None:
+    staging = staged(branch(1, process(GATEWAY), base=ABSENT))
+    staging.branches[0].made = False
+    staging.disown(GATEWAY, ABSENT)
+    assert staging.own(GATEWAY) is staging.branches[0]
+
+
 def test_a_lane_sees_its_branch_whatever_its_processes() -> None:
     staging = staged(branch(1, lane("cron")))
     assert staging.view(OTHER, CRON, "cron") is staging.branches[0]
