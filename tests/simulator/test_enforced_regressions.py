@@ -81,6 +81,9 @@ STORIES = {
         ["turn", "mirror", "local"], b"\x02\x1aVn\x00\x00\x00\x01", False),
     "whoever locks a transcript whose lost file a dead owner has left over sees what it writes to": (
         ["/new", "honest", "honest", "compact lines"], b"\x01\x01\x01\x01\x01\x03", True),
+    "beside a silent run whose file has lost its name the name is that of the new file": (
+        ["turn", "compact lines", "16 minutes", "compact lines"],
+        b"\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x14", True),
 }  # fmt: skip
 
 
