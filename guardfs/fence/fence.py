@@ -82,6 +82,11 @@ class Fence:
             self.own_look = self._own_before
         self._fresh = False
 
+    @property
+    def expected(self) -> Fingerprint:
+        """What the owner has seen last, by its check or after a write of its own."""
+        return self.baseline if self.own_look is None else self.own_look.seen
+
     def expects(self, look: Look) -> bool:
         """Whether the owner finds what it relies on, if it looks now."""
         return look.seen == self.baseline or (self.own_look is not None and self.own_look.seen == look.seen)

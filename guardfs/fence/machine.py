@@ -171,19 +171,19 @@ class Machine:
         """What *process* expects to see, by its open fence or the one that idle closed; None: it has none."""
         place = self._places.get(transcript)
         fence = None if place is None else place.any_fence(process)
-        return None if fence is None else fence.baseline
+        return None if fence is None else fence.expected
 
     def forgives(self, transcript: bytes, actor: Actor) -> Fingerprint | None:
         """What the first look of a lock cycle is to be shown, where the owner wrote past its own lock and does not
         know; None: what there is. *actor* looks."""
         place = self._places.get(transcript)
-        fence = None if place is None else place.open_fence(actor.process)
+        fence = None if place is None else place.any_fence(actor.process)
         if place is None or fence is None or not fence.unlocked:
             return None
         cycle = place.cycles.get(actor.process)
         if cycle is None or cycle.looks or not cycle.kin(actor):
             return None
-        return fence.baseline if fence.own_look is None else fence.own_look.seen
+        return fence.expected
 
     def late(self, transcript: bytes, actor: Actor) -> bool:
         """Whether the lock cycle of *actor*'s process has come to the look that it is to rely on, as far as that

@@ -149,15 +149,12 @@ class Staging:
 
     # ---- who sees what
 
-    def view(
-        self, standing: Standing, process: ProcessKey, lane: str, *, named: bool = True
-    ) -> View | Branch:
-        """The view of a look by *process*, whose lane is *lane* (only its first part counts). named: the file that its
-        own branch stands on has got the transcript's name."""
+    def view(self, standing: Standing, process: ProcessKey, lane: str) -> View | Branch:
+        """The view of a look by *process*, whose lane is *lane* (only its first part counts)."""
         if standing.own or process == self.lingers:
             own = self.own(process)
-            # Others make the file, meanwhile, that a silent owner relies on not to be there, or on another one.
-            if standing.silent and own is not None and not (own.made and named):
+            # Others make the file, meanwhile, that a silent owner relies on not to be there.
+            if standing.silent and own is not None and not own.made:
                 return View.COMMITTED
             return own or View.OWNER
         for branch in self.branches:

@@ -150,8 +150,9 @@ class Merger:
     def _append(self, file: BranchFile, name: bytes, target: int, rest: bytes | None = None) -> Merged:
         """rest: what is left of the branch, if not all of it."""
         st = self._below.fstat(target)
-        # whoever made the file anew may have copied what the owner wrote to the one before
-        known = self._ids(target) if file.facts.key == "ghost" else frozenset()
+        # whoever made the file anew may have copied what its owner wrote to the one before, or to a branch
+        anew = file.facts.key == "ghost" or (file.facts.whole and not file.facts.exists)
+        known = self._ids(target) if anew else frozenset()
         data = file.read(file.size, 0) if rest is None else rest
         found = self.onto(target, st.st_size, data, known)
         mtime = max(st.st_mtime_ns, file.written)

@@ -102,7 +102,6 @@ class Turn:
             yield from self._cycle(delta)
         yield
         yield from self._cycle("end")
-        self.active = False
         process.session = None
 
     def _begin(self) -> Steps:
@@ -142,6 +141,8 @@ class Turn:
                 self.expected = seen
             self._check(seen)
             self.unseen = False
+        else:
+            self.active = False  # it has come to its end, and says nothing more
         yield
         release(world, process)
 
@@ -183,8 +184,13 @@ class Turn:
         """Between its write and its look nothing else of the process compares what it sees: that is one piece of
         work."""
         world, process, main = self.world, self.process, self.process.main
+        if not self.active:
+            return
         file = yield from world.open(process, main, APPEND)
         assert file is not None
+        if not self.active:
+            world.close(process, main, file)
+            return
         world.write(process, main, file, [self.next(role)])
         world.close(process, main, file)
         if role == "assistant":

@@ -81,9 +81,35 @@ STORIES = {
         ["turn", "mirror", "local"], b"\x02\x1aVn\x00\x00\x00\x01", False),
     "whoever locks a transcript whose lost file a dead owner has left over sees what it writes to": (
         ["/new", "honest", "honest", "compact lines"], b"\x01\x01\x01\x01\x01\x03", True),
-    "beside a silent run whose file has lost its name the name is that of the new file": (
+    "what takes the lost name of a silent run's file is none of the run's": (
         ["turn", "compact lines", "16 minutes", "compact lines"],
         b"\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x14", True),
+    "a file that is written anew by another lane of a process does not empty what its run goes on from": (
+        ["turn", "16 minutes", "compact lines"], b"\x00" * 9 + b"\x01\x01", True),
+    "nor does what it has copied from the run's own stand there twice": (
+        ["turn", "compact lines", "local", "honest"], b"\x02" * 15 + b"\x00\x00\x00", False),
+    "what a second agent writes past its lock is forgiven as the first one's is": (
+        ["turn", "local", "control", "local"], b"\x03" * 9 + b"\x00\x00\x00\x00", True),
+    "the same of one that has made its file": (
+        ["tool turn", "control", "local"], b"\x02" * 4 + b"\x00" * 6, False),
+    "the same where its file was copied under it": (
+        ["tool turn", "mirror", "control", "compact lines", "local"],
+        b"\x04" * 3 + b"\x03" * 8 + b"\x00" * 3, True),
+    "it is so also where the first one's fence has closed since": (
+        ["short turn", "compact lines", "local", "control"],
+        b"\x01" * 11 + b"\x00" * 11 + b"\x01" * 8 + b"\x00", True),
+    "what a run that was silent writes in its lock before it looks is forgiven": (
+        ["short turn", "control", "16 minutes"], b"\x00" * 7, True),
+    "the same without its lock": (
+        ["turn", "16 minutes", "control"], b"\x00" * 9 + b"\x01" * 4, True),
+    "a run that falls silent relies on what it has seen after its own write": (
+        ["turn", "16 minutes", "own write outside"], b"\x00" * 9 + b"\x01\x02\x02\x01", True),
+    "the same where it writes when it comes back": (
+        ["short turn", "16 minutes", "own write outside", "compact lines"],
+        b"\x00" * 9 + b"\x02\x01\x01", True),
+    "the same where its file has lost its name meanwhile": (
+        ["turn", "empty", "16 minutes", "own write outside", "rename away"],
+        b"\x00" * 5 + b"\x04\x04\x00\x00", True),
 }  # fmt: skip
 
 

@@ -50,13 +50,6 @@ def test_beside_a_silent_owner_that_relies_on_there_being_no_file_the_committed_
     assert staging.view(SILENT, GATEWAY, "gateway") is staging.branches[0]
 
 
-def test_beside_a_silent_owner_whose_file_has_lost_its_name_the_committed_one_is_seen() -> None:
-    staging = staged(branch(1, process(GATEWAY)))
-    assert staging.view(SILENT, GATEWAY, "gateway", named=False) is View.COMMITTED
-    assert staging.view(OWNER, GATEWAY, "gateway", named=False) is staging.branches[0]
-    assert staging.view(SILENT, GATEWAY, "gateway", named=True) is staging.branches[0]
-
-
 def test_whoever_locks_a_transcript_sees_the_file_that_has_the_name_where_a_lost_one_is_left_over() -> None:
     staging, locked = staged(), Standing(cycle=True)
     assert staging.view(locked, CRON, "cron") is View.OWNER

@@ -124,10 +124,26 @@ class Branching(Unstaged):
         view = node.view
         if isinstance(view, Live):
             self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
-            return self._open_branch(view, node, flags, ctx)
+            return self._open_branch(self._to_empty(view, node, flags, ctx), node, flags, ctx)
         held = self._redirect(node, flags, ctx)
         self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
         return super().open(node_id, flags, ctx) if held is None else held
+
+    def _to_empty(self, view: Live, node: Node, flags: int, ctx: Context) -> Live:
+        """The branch that is opened by *node*, which is that of *view*: an owner's is not emptied by another lane of
+        its process. ESTALE, if the caller is to come to another one."""
+        if not flags & os.O_TRUNC or view.branch.key.kind != "process":
+            return view
+        views, path, writer = self.views, node.path(), self._writer(ctx)
+        assert views is not None
+        ruling = self.judge.rule(writer, path, Happened.TRUNCATE, "truncate", truncates=True)
+        if ruling.standing.owners or not ruling.standing.own:
+            return view
+        if ruling.decision.verdict == "deny":
+            self._refuse(ruling, "truncate", now(), ctx, path)
+        found = self._where(path, writer, ruling, node=node, what="open")
+        self._again(views, view.staged, ctx, found or View.COMMITTED)
+        return found or view
 
     def _redirect(
         self, node: Node, flags: int, ctx: Context, *, waited: bool = False
@@ -311,6 +327,7 @@ class Branching(Unstaged):
             append=handle.append,
             data=data,
             before=before,
+            after=live.branch.shown,
             operation=operation,
         )
         return self._synced(handle, written)
@@ -349,6 +366,7 @@ class Branching(Unstaged):
         records = self._first(data)
         ruling = self.judge.rule(writer, path, kind, operation, records=records)
         if opened and not (ruling.standing.own and not ruling.standing.owners):
+            self._past_its_lock(path, writer, ruling)
             return live
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "write", begin, caller, path, offset=offset, append=handle.append)
@@ -361,15 +379,19 @@ class Branching(Unstaged):
             if found is not None:
                 found.handles.append(handle)
             handle.live = found
-        if (
-            found is None
-            and ruling.standing.owners
-            and (ruling.lock != "own" or self.judge.machine.late(path, self.judge.actor(writer)))
-        ):
+        if found is None or found.branch.key.kind == "process":
+            self._past_its_lock(path, writer, ruling)
+        return found
+
+    def _past_its_lock(self, path: bytes, writer: Writer, ruling: Ruling) -> None:
+        """An owner that is about to write is to find at its next check what it expects, though it writes without its
+        lock, or behind the look that it relies on."""
+        if not ruling.standing.owners:
+            return
+        if ruling.lock != "own" or self.judge.machine.late(path, self.judge.actor(writer)):
             staged = None if self.views is None else self.views.staged(path)
             if staged is not None:
                 staged.staging.forgive = True
-        return found
 
     def _first(self, data: bytes) -> tuple[RecordMeta, ...]:
         """The first record of a write, as far as it can be told."""

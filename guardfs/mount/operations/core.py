@@ -220,6 +220,7 @@ class Core:
         data: bytes | None = None,
         operation: OperationClass | None = None,
         before: Fingerprint | None = None,
+        after: Fingerprint | None = None,
         replaced: Fingerprint | None = None,
         writes: bool = False,
         fenced: bool = True,
@@ -233,8 +234,8 @@ class Core:
         Whatever must be true of the moment is taken down here; the rest is done by `settle`.
 
         data: what was written at ``offset`` to a transcript or a lock file. operation: the class, where *op* alone does
-        not tell. before, replaced, writes, truncates: as in `Happening`. fenced, logged: whether fences, and the log,
-        are to know of it.
+        not tell. before, replaced, writes, truncates: as in `Happening`. after: what it left, where
+        *node* does not tell. fenced, logged: whether fences, and the log, are to know of it.
         """
         try:
             if self.mark is UNSEEN:
@@ -250,7 +251,7 @@ class Core:
                 path,
                 errno_,
                 node,
-                self.state(node) if fenced and kind is Kind.TRANSCRIPT else None,
+                after or (self.state(node) if fenced and kind is Kind.TRANSCRIPT else None),
                 self.processes.writer(caller.pid, caller.uid, caller.gid),
                 to,
                 data,

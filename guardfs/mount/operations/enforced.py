@@ -106,6 +106,7 @@ class Enforced(Haunting):
             0,
             live.node or node,
             before=before,
+            after=live.branch.shown,
             size=size,
         )
         times = timeouts(Kind.TRANSCRIPT, watched=True)

@@ -69,8 +69,10 @@ class Looking(Enforcing):
             if not view.branch.made:
                 self._aside("look", begin, ctx, staged.staging.transcript, errno.ENOENT)
                 return self.reply.nothing(timeouts(Kind.TRANSCRIPT, watched=True).absent), 0
-            node = views.node(view)
-            return self._seen(node, begin, parent, name, ctx, self._branch_stat(view), aside=True)
+            node, st = views.node(view), self._branch_stat(view)
+            if view.branch.key.kind != "process":
+                return self._seen(node, begin, parent, name, ctx, st, aside=True)
+            return self._seen_by_owner(staged, node, begin, parent, name, ctx, st, writer)
         staging = staged.staging
         if view is View.COMMITTED and staging.diverges:
             return self._look_outside(views, staged, parent, name, ctx)
@@ -119,7 +121,8 @@ class Looking(Enforcing):
             expected = staged.forgiven[1]  # one look, of which the kernel asks twice
         staged.forgiven = None if expected is None else (ctx.pid, expected)
         if expected is None:
-            return self._seen(node, begin, parent, name, ctx, st, aside=staged.staging.ghost)
+            aside = staged.staging.ghost or isinstance(node.view, Live)
+            return self._seen(node, begin, parent, name, ctx, st, aside=aside)
         view, node.view = node.view, Fixed(expected)
         try:
             return self._seen(node, begin, parent, name, ctx, st, aside=True)
@@ -186,12 +189,13 @@ class Looking(Enforcing):
             if self._led_astray(node.view, ctx):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             st = self._branch_stat(node.view)
+            forgiven = node.view.staged.forgiven if node.view.branch.key.kind == "process" else None
         else:
             st = self.stat_node(node)
             self.saw(node, st)
-            if isinstance(node.view, Staged) and node.view.forgiven is not None:
-                tid, expected = node.view.forgiven  # the second half of the stat(2) whose lookup was told so
-                shown = expected if tid == ctx.pid else None
+            forgiven = node.view.forgiven if isinstance(node.view, Staged) else None
+        if forgiven is not None and forgiven[0] == ctx.pid:
+            shown = forgiven[1]  # the second half of the stat(2) whose lookup was told so
         if self.audit.wants("look", node.kind):
             detail = {"via": "getattr"}
             path = node.path()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from guardfs.audit.event import Kind, Notice
 from guardfs.fence.events import Kind as Happened
-from guardfs.fence.events import ProcessKey
 from guardfs.fence.staging import Branch, View
 from guardfs.fence.waits import Waits
 from guardfs.lanes.writer import Writer
@@ -143,23 +142,8 @@ class Looking:
         lane = ""
         if not standing.own and any(branch.key.kind == "lane" for branch in staging.branches):
             lane = judge.lane(writer, staging.transcript)
-        process = judge.actor(writer).process
-        named = not standing.silent or self._named(staged, process)
-        found = staging.view(standing, process, lane, named=named)
+        found = staging.view(standing, judge.actor(writer).process, lane)
         return found if isinstance(found, View) else staged.lives[found.number]
-
-    def _named(self, staged: Staged, process: ProcessKey) -> bool:
-        """Whether the file that the branch of *process* stands on, if any, has still got the transcript's name."""
-        own = staged.staging.own(process)
-        facts = None if own is None else staged.lives[own.number].file.facts
-        if facts is None or not facts.exists:
-            return True
-        core = self._core
-        try:
-            st = core.below.stat(staged.name, dir_fd=core.fds.of(staged.parent), follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return (st.st_dev, st.st_ino) == (facts.device, facts.inode)
 
     def repeats(self, transcript: bytes, tid: int) -> bool:
         """Whether this look of thread *tid* is the second half of its last one: a kernel that is answered with another

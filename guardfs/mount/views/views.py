@@ -133,7 +133,8 @@ class Views(Haunting):
             ready = staging.ready(owners, machine.away(transcript), held)
         if ready is None:
             return
-        staging.hold, staging.forgive, staging.lingers = None, False, (0, 0)
+        relied = not off and bool(machine.fenced(transcript) or machine.away(transcript))
+        staging.hold, staging.lingers, staging.forgive = None, (0, 0), staging.forgive and relied
         try:
             place = self.place(staged)
             if staged.ghost is not None:
