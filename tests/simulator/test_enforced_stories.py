@@ -26,11 +26,17 @@ stories = settings(
     suppress_health_check=list(HealthCheck),
 )
 
+runs = st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), max_size=24)
+orders = st.binary(max_size=120) | runs.map(
+    lambda each: b"".join(bytes([who]) * times for who, times in each)
+)
+"""Who is next: anybody each time, or the same one for a while, which comes deeper."""
+
 
 @stories
 @given(
     parts=st.lists(st.sampled_from(PARTS), min_size=1, max_size=4),
-    order=st.binary(max_size=120),
+    order=orders,
     there=st.booleans(),
 )
 def test_whoever_meets_nothing_is_lost(place: Path, parts: list[str], order: bytes, there: bool) -> None:
@@ -40,7 +46,7 @@ def test_whoever_meets_nothing_is_lost(place: Path, parts: list[str], order: byt
 @stories
 @given(
     rest=st.lists(st.sampled_from(PARTS), min_size=1, max_size=3),
-    order=st.binary(max_size=120),
+    order=orders,
     there=st.booleans(),
 )
 def test_a_turn_among_others_lives_and_keeps_all(
