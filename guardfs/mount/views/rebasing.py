@@ -40,7 +40,12 @@ class Rebasing(Branching):
                 self._tell(staged, branch, "failed", error=why)
             return False
         self.failing.pop(branch.number, None)
-        self._done(staged, live, parent, merged)
+        try:
+            self._done(staged, live, parent, merged)
+        finally:
+            if live.base_fd >= 0:
+                let_go(live.base_fd)
+                live.base_fd = -1
         return True
 
     def at_once(self, live: Live) -> bool:
@@ -94,9 +99,6 @@ class Rebasing(Branching):
                 handle.follows = branch.length
                 handle.own_from = branch.length if branch.whole else branch.base
                 core.keep_marks(handle)
-        if live.base_fd >= 0:
-            let_go(live.base_fd)
-            live.base_fd = -1
         if anew and not live.file.facts.replaces:
             self._follow_rewrite(parent, (live.file.facts.device, live.file.facts.inode), merged.name)
         if unnamed is not None and not (unnamed.names or unnamed.opened):
