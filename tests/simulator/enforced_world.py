@@ -504,6 +504,8 @@ class World:
             ids.append(record)
             parents[record] = parent
             author, number = authors.get(record, ("", -1))
+            if self.copies.get(record, 0) > 1:
+                continue  # it stands where whoever copied it has put it
             if number >= 0 and orders.get(author, -1) > number and self.in_order:
                 raise BrokenError(f"{name}: {record.decode()} by {author} is out of order")
             orders[author] = number

@@ -110,6 +110,9 @@ STORIES = {
     "the same where its file has lost its name meanwhile": (
         ["turn", "empty", "16 minutes", "own write outside", "rename away"],
         b"\x00" * 5 + b"\x04\x04\x00\x00", True),
+    "whoever begins on no file while a lost one is left over by its dead owner finds none": (
+        ["turn", "own write outside", "local", "unlink", "exit"],
+        b"\x00\x00\x00\x03\x03\x03\x00\x00\x03\x00\x03\x00\x00\x00\x02\x02", True),
 }  # fmt: skip
 
 

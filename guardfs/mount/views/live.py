@@ -111,6 +111,11 @@ class Staged:
         facts = self.ghost[1]
         return node is self.node or (node.dev, node.ino) == (facts.device, facts.inode)
 
+    def strange(self, relies: Fingerprint) -> bool:
+        """Whether the owner's file, which has lost its name, is another one than *relies* tells of: it was a dead
+        one's."""
+        return self.ghost is not None and relies.ino != self.ghost[1].inode
+
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
     """What an agent would remember of *st*."""

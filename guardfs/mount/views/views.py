@@ -71,9 +71,10 @@ class Views(Haunting):
         """*process* goes on seeing what it relies on, whatever happens to the file."""
         judge = self._core.judge
         owners, enforcing = judge.machine.owners(transcript), judge.enforcing(transcript)
-        if judge.off or (opening and (len(owners) < 2 or not enforcing)):
-            return
         staged = self.of.get(transcript)
+        strange = opening and staged is not None and staged.strange(relies)
+        if judge.off or (opening and not (enforcing and (len(owners) > 1 or strange))):
+            return
         if not opening and staged is None and not enforcing:
             return
         staged = self.staged(transcript)
@@ -82,7 +83,7 @@ class Views(Haunting):
         if opening:
             staged.staging.disown(process, relies)
             adopted = staged.staging.adopt(process)
-            if adopted is not None or not staged.staging.pins(owners, process):
+            if adopted is not None or not (strange or staged.staging.pins(owners, process)):
                 return
         key = Key("process", process, "")
         if staged.staging.of(key) is None:
