@@ -162,6 +162,8 @@ class Staging:
                 return branch
         if standing.cycle:  # whoever keeps to the lock protocol is about to rely on the file itself
             return View.COMMITTED if standing.fenced or self.ghost else View.OWNER
+        if self.ghost:  # its lane's branch, if there is one, belongs to the file that has lost its name
+            return View.COMMITTED
         return self.of(_lane(lane)) or View.COMMITTED
 
     def target(self, standing: Standing, process: ProcessKey, lane: str) -> Branch | Key:

@@ -113,6 +113,8 @@ STORIES = {
     "whoever begins on no file while a lost one is left over by its dead owner finds none": (
         ["turn", "own write outside", "local", "unlink", "exit"],
         b"\x00\x00\x00\x03\x03\x03\x00\x00\x03\x00\x03\x00\x00\x00\x02\x02", True),
+    "whoever comes when the name is gone makes a new file, though its lane has a branch on the one before": (
+        ["turn", "append", "append", "/new"], b"\x00" * 16 + b"\x01" * 7, False),
 }  # fmt: skip
 
 

@@ -79,6 +79,14 @@ def test_a_lane_sees_its_branch_whatever_its_processes() -> None:
     assert staging.view(OTHER, SYNC, "cron:append") is staging.branches[0]
 
 
+def test_whoever_comes_when_the_file_has_lost_its_name_is_not_led_to_its_lanes_branch() -> None:
+    staging = staged(branch(1, lane("cron")))
+    staging.branches[0].used_by(CRON)
+    staging.ghost = True
+    assert staging.view(OTHER, SYNC, "cron") is View.COMMITTED
+    assert staging.view(OTHER, CRON, "cron") is staging.branches[0]
+
+
 def test_a_process_under_the_lock_shares_no_branch_with_its_lane() -> None:
     staging = staged(branch(1, lane("gateway")))
     assert staging.view(LOCKED, GATEWAY, "gateway") is View.COMMITTED
