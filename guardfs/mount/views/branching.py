@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -49,7 +50,8 @@ class Branching(Looking):
         owner: tuple[int, int] = (0, 0),
     ) -> Live:
         """The branch *target*, made if need be, on the committed file as it is, or on *base*. mode, owner (user,
-        group): of the file to be made, if there is none. OSError where the journal cannot be written."""
+        group): of the file to be made, if there is none. FileNotFoundError where the file of *base* is gone; another
+        OSError where the journal cannot be written."""
         if isinstance(target, Branch):
             return staged.lives[target.number]
         core = self._core
@@ -62,10 +64,13 @@ class Branching(Looking):
             if base is None:
                 base = ABSENT if st is None else fingerprint(st)
             try:
+                if base.exists and (st is None or st.st_ino != base.ino):
+                    raise FileNotFoundError(errno.ENOENT, "the file that it stands on is gone")
                 if base_fd >= 0:
                     before = read_all(core.below.pread, base_fd, _BEFORE, max(0, base.size - _BEFORE))
             except BaseException:
-                let_go(base_fd)
+                if base_fd >= 0:
+                    let_go(base_fd)
                 raise
         wall = core.clock()
         self._order += 1

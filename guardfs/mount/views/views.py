@@ -89,6 +89,8 @@ class Views(Haunting):
         if staged.staging.of(key) is None:
             try:
                 live = self.branch(staged, key, "owner", base=relies)
+            except FileNotFoundError:
+                return  # nothing can show it what it relies on any more
             except OSError as error:
                 self.could_not(transcript, "fence", error)
                 return
