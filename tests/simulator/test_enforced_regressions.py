@@ -117,6 +117,9 @@ STORIES = {
         ["turn", "append", "append", "/new"], b"\x00" * 16 + b"\x01" * 7, False),
     "nobody is shown another file in place of the one that is gone": (
         ["turn", "mirror", "unlink", "16 minutes"], b"\x01" * 6 + b"\x02" * 3 + b"\x01" * 6, True),
+    "a header for a note is made beside a file that its process does not see": (
+        ["short turn", "mirror", "honest", "16 minutes"],
+        b"\x00" * 4 + b"\x02" * 5 + b"\x03\x03\x02\x02\x00", False),
 }  # fmt: skip
 
 

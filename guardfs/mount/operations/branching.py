@@ -10,6 +10,7 @@ import pyfuse3
 
 from guardfs.audit.event import Kind
 from guardfs.fence.events import Kind as Happened
+from guardfs.fence.fingerprint import ABSENT
 from guardfs.fence.staging import View
 from guardfs.fence.waits import Waiter
 from guardfs.lanes.writer import Writer
@@ -51,10 +52,13 @@ class Branching(Unstaged):
             self._refuse(ruling, "create", begin, ctx, path)
         bits, owner = mode & ~ctx.umask & 0o7777, (ctx.uid, ctx.gid)
         live = self._where(path, writer, ruling, node=None, what="create", mode=bits, owner=owner)
-        if live is None:
-            hidden = None if staged is None or truncates else self._hidden(staged, writer, parent, name)
-            if hidden is not None:
+        if live is None and staged is not None:
+            hidden = self._hidden(staged, writer, parent, name)
+            if hidden is not None and not truncates:
                 return self._open_hidden(hidden, parent, name, flags, ctx)
+            if hidden is not None:  # it would be emptied
+                live = self._beside_hidden(staged, ruling, bits, owner)
+        if live is None:
             if staged is not None and ruling.standing.fenced:
                 self.views.made_anew(staged)
             info, reply = super().create(parent_id, name, mode, flags, ctx)
@@ -94,6 +98,22 @@ class Branching(Unstaged):
             return self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
         except FileNotFoundError:
             return None
+
+    def _beside_hidden(
+        self, staged: Staged, ruling: Ruling, mode: int, owner: tuple[int, int]
+    ) -> Live | None:
+        """The branch of a lane that makes the file anew, not seeing it; None if it cannot be kept."""
+        views, lane = self.views, ruling.decision.lane
+        assert views is not None
+        target = staged.staging.target(ruling.standing, ruling.process, lane)
+        try:
+            live = views.branch(staged, target, lane, base=ABSENT, mode=mode, owner=owner)
+        except OSError as error:
+            views.could_not(staged.staging.transcript, "create", error)
+            return None
+        live.branch.used_by(ruling.process)
+        live.decision = ruling.decision
+        return live
 
     def _open_hidden(
         self, st: os.stat_result, parent: Node, name: bytes, flags: int, ctx: Context
