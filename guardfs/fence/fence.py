@@ -64,6 +64,13 @@ class Fence:
         if self.own_look is not None and self.own_look.mono <= look.mono:
             self.own_look = None
 
+    def go_on_from(self, before: Fence) -> None:
+        """Its owner, whose fence *before* was closed by the idle timeout, is back, and remembers what it did last."""
+        self.leaf = self.leaf or before.leaf
+        self._wrote, self._fresh, self._own_before = before._wrote, before._fresh, before._own_before
+        if before.own_look is not None and before.own_look.mono > self.baseline_mono:
+            self.own_look = before.own_look
+
     def wrote(self, tid: int, records: tuple[RecordMeta, ...]) -> None:
         """The main thread *tid* of the owner's process went on from the owner's last record."""
         self._wrote = tid if records and records[-1].type == "message" and not is_mirror(records[-1]) else 0

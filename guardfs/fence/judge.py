@@ -67,7 +67,9 @@ class Judge:
             return effects + self.close(place, fence, "closed", mono, wall)
         if fence.idle:
             self.close(place, fence, "replaced", mono, wall)
-            return effects + self._open(transcript, place, cycle, mono, wall)
+            effects += self._open(transcript, place, cycle, mono, wall)
+            place.fences[-1].go_on_from(fence)
+            return effects
         fence.rely_on(cycle.looks[-1])
         fence.refreshes += 1
         fence.leaf = cycle.leaf or fence.leaf

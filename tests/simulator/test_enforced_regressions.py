@@ -115,6 +115,8 @@ STORIES = {
         b"\x00\x00\x00\x03\x03\x03\x00\x00\x03\x00\x03\x00\x00\x00\x02\x02", True),
     "whoever comes when the name is gone makes a new file, though its lane has a branch on the one before": (
         ["turn", "append", "append", "/new"], b"\x00" * 16 + b"\x01" * 7, False),
+    "a run that comes back from a silence relies on what it saw after a write past its lock": (
+        ["16 minutes", "/new", "turn", "own write outside"], b"\x01" * 10 + b"\x00" * 4, True),
     "nobody is shown another file in place of the one that is gone": (
         ["turn", "mirror", "unlink", "16 minutes"], b"\x01" * 6 + b"\x02" * 3 + b"\x01" * 6, True),
     "a header for a note is made beside a file that its process does not see": (

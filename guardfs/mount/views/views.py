@@ -41,7 +41,9 @@ class Views(Haunting):
 
     def _follow(self, transcript: bytes, effect: Effect) -> None:
         if isinstance(effect, FenceOpened):
-            self._pin(effect.fence.transcript, effect.fence.process, effect.baseline, opening=True)
+            relies = self._core.judge.machine.relies(effect.fence.transcript, effect.fence.process)
+            opened = effect.baseline if relies is None else relies
+            self._pin(effect.fence.transcript, effect.fence.process, opened, opening=True)
         elif isinstance(effect, FenceClosed):
             staged = self.of.get(effect.fence.transcript)
             if effect.reason == "idle":
