@@ -20,7 +20,8 @@ class Standing(NamedTuple):
     fenced: a fence is open, or about to. own: its process has a fence of its own, open, about to, or closed by the idle
     timeout. owners: the operation is that fence's owner's, not another lane's of the same process. cycle: its process
     is in a lock cycle. silent: the idle timeout has closed its process's fence, and by a main thread nothing shows so
-    far that the owner is back: that looks in a lock cycle first, by a pool thread.
+    far that the owner is back: that looks in a lock cycle first, by a pool thread. side: its process is about to open a
+    fence behind another one's, and the operation is another lane's of it.
     """
 
     fenced: bool = False
@@ -28,6 +29,7 @@ class Standing(NamedTuple):
     owners: bool = False
     cycle: bool = False
     silent: bool = False
+    side: bool = False
 
 
 NO_FENCE = Standing()
@@ -113,8 +115,14 @@ def standing(
         return Standing(True, True, owners, True)
     cycle = place.cycles.get(process)
     silent = own is not None and own.idle and actor.main and (cycle is None or not cycle.looks)
+    side = (
+        own is None
+        and cycle is not None
+        and cycle.opening
+        and not _opens(place, cycle, actor, kind, records, protocol, truncates)
+    )
     fenced = bool(place.fences) or opening is not None
-    return Standing(fenced, own is not None, owners, cycle is not None, silent)
+    return Standing(fenced, own is not None, owners, cycle is not None, silent, side)
 
 
 def serves(cycle: Cycle, actor: Actor, protocol: FenceProtocol) -> bool:

@@ -171,6 +171,9 @@ class Staging:
         if standing.own:
             key = Key("process" if standing.owners else "side", process, "")
             return self.of(key) or key
+        if standing.side:
+            key = Key("side", process, "")
+            return self.of(key) or key
         for branch in self.branches:
             if process in branch.processes and branch.key.kind != "side":
                 return branch

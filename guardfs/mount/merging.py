@@ -149,9 +149,10 @@ class Merger:
 
     def _append(self, file: BranchFile, name: bytes, target: int, rest: bytes | None = None) -> Merged:
         """rest: what is left of the branch, if not all of it."""
-        st = self._below.fstat(target)
+        st, facts = self._below.fstat(target), file.facts
         # whoever made the file anew may have copied what its owner wrote to the one before, or to a branch
-        anew = file.facts.key == "ghost" or (file.facts.whole and not file.facts.exists)
+        other = facts.inode and (st.st_ino, st.st_dev) != (facts.inode, facts.device)
+        anew = facts.key == "ghost" or (facts.whole and not facts.exists) or bool(other)
         known = self._ids(target) if anew else frozenset()
         data = file.read(file.size, 0) if rest is None else rest
         found = self.onto(target, st.st_size, data, known)

@@ -117,6 +117,8 @@ STORIES = {
         ["turn", "append", "append", "/new"], b"\x00" * 16 + b"\x01" * 7, False),
     "a run that comes back from a silence relies on what it saw after a write past its lock": (
         ["16 minutes", "/new", "turn", "own write outside"], b"\x01" * 10 + b"\x00" * 4, True),
+    "a compaction by lines empties nothing that its process is about to rely on behind another agent": (
+        ["tool turn", "local", "compact lines"], b"\x01" * 9 + b"\x00" * 9 + b"\x02" * 3, True),
     "nobody is shown another file in place of the one that is gone": (
         ["turn", "mirror", "unlink", "16 minutes"], b"\x01" * 6 + b"\x02" * 3 + b"\x01" * 6, True),
     "a header for a note is made beside a file that its process does not see": (

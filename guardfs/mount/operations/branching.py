@@ -65,7 +65,8 @@ class Branching(Unstaged):
             self.done = info, reply
             self.views.named(path, self.handles[info.fh].node.id)
             handle = self.handles[info.fh]
-            handle.settled = ruling.standing.own and not ruling.standing.owners
+            standing = ruling.standing
+            handle.settled = standing.side or (standing.own and not standing.owners)
             if handle.settled:
                 self.keep_marks(handle)
             return info, reply
@@ -157,7 +158,7 @@ class Branching(Unstaged):
         views, path, writer = self.views, node.path(), self._writer(ctx)
         assert views is not None
         ruling = self.judge.rule(writer, path, Happened.TRUNCATE, "truncate", truncates=True)
-        if ruling.standing.owners or not ruling.standing.own:
+        if ruling.standing.owners or not (ruling.standing.own or ruling.standing.side):
             return view
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "truncate", now(), ctx, path)
