@@ -119,6 +119,14 @@ STORIES = {
         ["16 minutes", "/new", "turn", "own write outside"], b"\x01" * 10 + b"\x00" * 4, True),
     "a compaction by lines empties nothing that its process is about to rely on behind another agent": (
         ["tool turn", "local", "compact lines"], b"\x01" * 9 + b"\x00" * 9 + b"\x02" * 3, True),
+    "whoever was led to a branch that is rebased then opens its file, though that is renamed away": (
+        ["short turn", "append", "/new", "append"], b"\x00" * 5 + b"\x03" * 3 + b"\x00" * 13 + b"\x04", True),
+    "whoever opens a transcript when a rewritten one takes its place comes to that": (
+        ["turn", "append", "rename over", "link", "rename over"],
+        b"\x00\x00\x02\x02\x02" + b"\x00" * 12 + b"\x02" * 11 + b"\x00" * 7, True),
+    "the same where it was led to a branch before": (
+        ["held open", "rename over", "link", "held open", "short turn"],
+        b"\x00\x00" + b"\x04" * 11 + b"\x02" * 13 + b"\x00" + b"\x04" * 5 + b"\x03" * 5, True),
     "nobody is shown another file in place of the one that is gone": (
         ["turn", "mirror", "unlink", "16 minutes"], b"\x01" * 6 + b"\x02" * 3 + b"\x01" * 6, True),
     "a header for a note is made beside a file that its process does not see": (

@@ -138,6 +138,9 @@ class Branching(Unstaged):
     def open(self, node_id: int, flags: int, ctx: Context) -> Any:
         """Open the file in the caller's view."""
         node = self.nodes.get(node_id)
+        after = None if node is None else self.views.left_behind(node, ctx.pid)  # type: ignore[union-attr]
+        if after is not None:
+            return self._open_after(after, node_id, flags, ctx)
         if node is None or not self._decides(node):
             self.views.came(b"", ctx.pid)  # type: ignore[union-attr]
             return super().open(node_id, flags, ctx)
@@ -149,6 +152,24 @@ class Branching(Unstaged):
         held = self._redirect(node, flags, ctx)
         self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
         return super().open(node_id, flags, ctx) if held is None else held
+
+    def _open_after(
+        self, place: tuple[Node, bytes], node_id: int, flags: int, ctx: Context
+    ) -> pyfuse3.FileInfo:
+        """A rebase has put another file at *place*, between the caller's lookup and this: ESTALE, and where that was
+        answered already, the new file all the same."""
+        parent, name = place
+        if self.views.tell(self.child_path(parent, name), ctx.pid):  # type: ignore[union-attr]
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        try:
+            st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
+        except FileNotFoundError:
+            return super().open(node_id, flags, ctx)
+        node = self._known(parent, name, st, Kind.TRANSCRIPT)
+        self.nodes.refer(node, -1)  # the kernel goes on by the node that it has
+        info = super().open(node.id, flags, ctx)
+        info.direct_io = True
+        return info
 
     def _to_empty(self, view: Live, node: Node, flags: int, ctx: Context) -> Live:
         """The branch that is opened by *node*, which is that of *view*: an owner's is not emptied by another lane of

@@ -37,13 +37,19 @@ class Enforced(Haunting):
     ) -> pyfuse3.EntryAttributes:
         """chmod, chown, truncate and utimens: on the branch what belongs to it, on the file what belongs to that."""
         node = self.nodes.get(node_id)
+        views = self.views
+        assert views is not None
+        if node is not None and number is None:
+            after = views.left_behind(node, ctx.pid)
+            if after is not None and views.tell(self.child_path(*after), ctx.pid):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         if node is None or not self._decides(node):
-            self.views.came(b"", ctx.pid)  # type: ignore[union-attr]
+            views.came(b"", ctx.pid)
             return super().setattr(node_id, attr, fields, number, ctx)
         begin, path, writer = now(), node.path(), self._writer(ctx)
         self._found(node, ctx)
         if isinstance(node.view, Live):
-            self.views.came(path, ctx.pid)  # type: ignore[union-attr]
+            views.came(path, ctx.pid)
         live = node.view if isinstance(node.view, Live) else None
         if fields.update_size:
             if live is None:
@@ -57,7 +63,7 @@ class Enforced(Haunting):
         if ruling.decision.verdict == "deny":
             self._refuse(ruling, "attributes", begin, ctx, path)
         if live is not None and (fields.update_mtime or fields.update_atime):
-            self.views.touch(live, _mtime(attr, fields, self.request_flags))  # type: ignore[union-attr]
+            views.touch(live, _mtime(attr, fields, self.request_flags))
         return self._keeping(  # type: ignore[no-any-return]
             path, node, ruling, lambda: super(Enforced, self).setattr(node_id, attr, fields, number, ctx)
         )

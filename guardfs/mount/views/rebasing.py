@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from guardfs.closing import let_go
@@ -19,6 +20,9 @@ from guardfs.mount.views.branching import Branching
 from guardfs.mount.views.live import Live, Staged, text
 
 log = logging.getLogger("guardfs.views")
+
+_BEHIND_NS = 1_000_000_000
+"""How long somebody may take from the lookup of an open to the open, at the most."""
 
 
 class Rebasing(Branching):
@@ -104,10 +108,14 @@ class Rebasing(Branching):
         if unnamed is not None and not (unnamed.names or unnamed.opened):
             unnamed.view = None
             self._lead_on(parent, unnamed, merged.name)
+            unnamed = None
+        if anew:
+            self._leave_behind(parent, merged.name, unnamed)
         node = live.node
         if node is not None:
             node.view = None
             self._adopt(parent, node, merged.name)
+            self._keep_adopted(node)
             core.forget_node(node.id)
         if merged.result == "empty":
             self._tell(staged, branch, "dropped")
@@ -133,6 +141,49 @@ class Rebasing(Branching):
                 text(merged.name),
             )
         self._tell(staged, branch, "rebased", **facts)
+
+    def _keep_adopted(self, node: Node) -> None:
+        """*node* was a branch's, and somebody may be about to open it: it goes on leading to its file, whatever becomes
+        of the name."""
+        core = self._core
+        if core.nodes.get(node.id) is not node or node.nlookup <= 0:
+            return
+        try:
+            core.fds.pin(node)
+        except OSError as error:
+            log.warning("%s: no descriptor can be kept: %s", text(node.path()), error.strerror)
+        self._adopted = {
+            number: each for number, each in self._adopted.items() if core.nodes.get(number) is each
+        }
+        self._adopted[node.id] = node
+
+    def _leave_behind(self, parent: Node, name: bytes, before: Node | None) -> None:
+        """A rebase has put another file under *name* than *before* leads to, or nodes that were branches': who has just
+        been answered with one of these, and is about to open it, is to come to the new file."""
+        core = self._core
+        try:
+            st = core.below.stat(name, dir_fd=core.fds.of(parent), follow_symlinks=False)
+        except OSError:
+            return
+        nodes = [
+            node
+            for node in self._adopted.values()
+            if node.names == [(parent, name)] and (node.dev, node.ino) != (st.st_dev, st.st_ino)
+        ]
+        if before is not None:
+            nodes.append(before)
+        mono = time.monotonic_ns()
+        self._behind = {number: each for number, each in self._behind.items() if mono - each[2] < _BEHIND_NS}
+        self._behind.update((node.id, (parent, name, mono)) for node in nodes)
+
+    def left_behind(self, node: Node, tid: int) -> tuple[Node, bytes] | None:
+        """Directory and name of the file that has just taken the place of the one of *node*, by a rebase; None also
+        where thread *tid* has been told to look again since, and has come to *node* by a further name of its file."""
+        parent, name, mono = self._behind.get(node.id, (node, b"", 0))
+        if not mono or time.monotonic_ns() - mono >= _BEHIND_NS:
+            return None
+        path = self._core.child_path(parent, name)
+        return None if self._told.get((path, tid), 0) > mono else (parent, name)
 
     def _follow_rewrite(self, parent: Node, before: tuple[int, int], name: bytes) -> None:
         """A file that was written anew is another one below than *before*, a device and inode, and the same to whoever
