@@ -162,6 +162,18 @@ class Machine:
         place = self._places.get(transcript)
         return () if place is None else tuple(fence.facts.process for fence in place.fences)
 
+    def beginning(self, transcript: bytes) -> tuple[tuple[ProcessKey, Fingerprint], ...]:
+        """The processes without a fence that are about to open one, be others open or not, each with what it saw
+        last."""
+        place = self._places.get(transcript)
+        if place is None:
+            return ()
+        return tuple(
+            (process, cycle.looks[-1].seen)
+            for process, cycle in place.cycles.items()
+            if cycle.opening and cycle.looks and place.any_fence(process) is None
+        )
+
     def away(self, transcript: bytes) -> tuple[ProcessKey, ...]:
         """The processes whose fence the idle timeout has closed, and who may come back."""
         place = self._places.get(transcript)

@@ -234,6 +234,8 @@ class Branching(Unstaged):
             standing, locks = ruling.standing, ruling.lock == "own"
             if views.waits.admits(Waiter(ruling.process, fenced, standing.own, locks, share)):
                 return self._hold(node, flags, ctx, ruling)
+        if truncates:
+            views.keep_for_beginners(path)
         live = self._where(path, writer, ruling, node=node, what="open")
         if live is not None:
             self._again(views, live.staged, ctx, live)

@@ -82,6 +82,7 @@ class Enforced(Haunting):
                 self._again(views, staged, ctx, View.COMMITTED)
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             return None
+        views.keep_for_beginners(path)
         live = self._where(path, writer, ruling, node=node, what="truncate")
         handle = None if number is None else self.handles.get(number)
         if live is None or handle is None:

@@ -134,7 +134,10 @@ class Enforcing(Listings):
             if node is None or not isinstance(node.view, Live):
                 return None  # else it is an open branch, and not its own
         if staged is not None and staged.staging.ghost and not staged.lost(node) and not standing.own:
-            return None  # another file has the name, and the owner does not see it
+            begun = staged.staging.own(process)
+            if begun is None or standing.side:
+                return None  # another file has the name, and the owner does not see it
+            return staged.lives[begun.number]
         try:
             staged = views.staged(path)
             if staged is None:

@@ -178,9 +178,9 @@ class Haunting(Branching):
         return node or (parent if also_absent else None)
 
     def _unasked(self, parent: Node, name: bytes) -> Node | None:
-        """The node of a file that the kernel knows by a branch of another lane only."""
+        """The node of a file that the kernel knows by another lane's view only."""
         views, path = self.views, self.child_path(parent, name)
-        if views is None or path not in views.of or views.of[path].staging.ghost:
+        if views is None or path not in views.of:
             return None
         try:
             st = self.below.stat(name, dir_fd=self.fds.of(parent), follow_symlinks=False)
@@ -201,7 +201,10 @@ class Haunting(Branching):
         owners = machine.owners(path)
         if staged is None:
             return bool(owners)
-        return staged.staging.write_through(owners) is not None and not staged.staging.ghost
+        if staged.staging.write_through(owners) is not None and not staged.staging.ghost:
+            return True
+        views.keep_for_beginners(path)
+        return False
 
     def _haunt(
         self, parent: Node, name: bytes, node: Node, to: bytes, ruling: Ruling, *, removed: bool

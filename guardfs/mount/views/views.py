@@ -11,7 +11,7 @@ from guardfs.fence.events import ProcessKey
 from guardfs.fence.fingerprint import Fingerprint
 from guardfs.fence.staging import Branch, Key
 from guardfs.mount.views.haunting import Haunting
-from guardfs.mount.views.live import Live, Staged, text
+from guardfs.mount.views.live import Live, Staged, fingerprint, text
 from guardfs.mount.views.looking import MAX_ERRORS
 from guardfs.state.branches import BranchFile, GhostFacts
 from guardfs.transcript.formats import Format
@@ -97,6 +97,29 @@ class Views(Haunting):
                 self.could_not(transcript, "fence", error)
                 return
             live.branch.shown = relies if relies.exists else live.branch.shown
+
+    def keep_for_beginners(self, transcript: bytes) -> None:
+        """The file that has the name is about to lose it, or its content, and no owner is in the way: whoever begins a
+        turn on it goes on seeing it."""
+        staged, machine = self.of.get(transcript), self._core.judge.machine
+        if staged is None:
+            return
+        if not staged.staging.ghost and staged.staging.write_through(machine.owners(transcript)):
+            return
+        for process, saw in machine.beginning(transcript):
+            if staged.staging.own(process) is not None:
+                continue
+            try:
+                directory = self._core.fds.of(staged.parent)
+                st = self._core.below.stat(staged.name, dir_fd=directory, follow_symlinks=False)
+                if st.st_ino == saw.ino:
+                    base = fingerprint(st)
+                    self.branch(staged, Key("process", process, ""), "owner", base=base)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                self.could_not(transcript, "fence", error)
+                return
 
     def lingers(self, staged: Staged) -> bool:
         """Whether the agent may still have to say something before the branches go behind it."""
