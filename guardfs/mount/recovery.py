@@ -57,9 +57,11 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
     """
     found: list[Recovered] = []
     stuck: set[bytes] = set()
+    resting: dict[bytes, tuple[int, bytes]] = {}
     for number, ghost in sorted(store.load().items()):
         try:
-            _lay(store, number, ghost, root_fd, below)
+            if not _lay(store, number, ghost, root_fd, below):
+                resting[ghost.transcript] = number, ghost.name
         except Exception as error:  # what it wrote may be on a branch already, and would be carried once more
             stuck.add(ghost.transcript)
             found.append(Recovered(ghost.transcript, ghost.lane, None, _why(ghost.transcript, error)))
@@ -70,7 +72,7 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
                 Recovered(facts.transcript, facts.lane, None, "another branch is to be rebased before it")
             )
             continue
-        directory, name = os.path.split(facts.transcript)
+        directory, name = os.path.split(resting.get(facts.transcript, (0, facts.transcript))[1])
         merged, failure = None, ""
         try:
             dir_fd = os.open(directory or b".", _DIRECTORY, dir_fd=root_fd)
@@ -83,6 +85,9 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
             stuck.add(facts.transcript)
         if merged is None or merged.result != "empty":
             found.append(Recovered(facts.transcript, facts.lane, merged, failure))
+    for transcript, (number, _) in resting.items():
+        if transcript not in stuck:
+            store.rest(number)
     return found
 
 
@@ -102,18 +107,27 @@ def _order(store: BranchStore, file: BranchFile) -> tuple[object, ...]:
     return (not begun, file.facts.key != "ghost", file.facts.opened, file.number)
 
 
-def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below: Backing) -> None:
-    """A file had lost its name under its owner: what that wrote since becomes a branch of whatever has the name now."""
+def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below: Backing) -> bool:
+    """A file had lost its name under its owner: what that wrote since becomes a branch of whatever has the name now.
+    False: nothing has; the transcript's branches belong to the file by its new name, and its note stays until they are
+    there."""
+    waits = any(
+        file.facts.transcript == ghost.transcript and (file.size or file.facts.whole)
+        for file in store.files.values()
+    )
+    waits = waits and number not in store.carried and not _exists(ghost.transcript, root_fd, below)
     try:
         fd = below.open(ghost.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root_fd)
     except FileNotFoundError:  # the name was not taken away, or the file is gone for good
         store.rest(number)
-        return
+        return True
     try:
+        if waits:  # a branch that holds the whole file may have taken its place already
+            return False
         st = below.fstat(fd)
         if (st.st_ino, st.st_dev) != (ghost.inode, ghost.device):
             store.rest(number)
-            return
+            return True
         tail = read_all(below.pread, fd, max(0, st.st_size - ghost.size), ghost.size)
     finally:
         let_go(fd)
@@ -139,6 +153,7 @@ def _lay(store: BranchStore, number: int, ghost: GhostFacts, root_fd: int, below
         below.unlink(ghost.name, dir_fd=root_fd)
         store.step("ghost.removed")
     store.rest(number)
+    return True
 
 
 def _exists(name: bytes, root_fd: int, below: Backing) -> bool:

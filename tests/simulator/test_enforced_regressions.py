@@ -122,6 +122,8 @@ STORIES = {
         b"\x00" * 13 + b"\x03" * 5 + b"\x01" * 6, True),
     "a compaction by lines empties nothing that its process is about to rely on behind another agent": (
         ["tool turn", "local", "compact lines"], b"\x01" * 9 + b"\x00" * 9 + b"\x02" * 3, True),
+    "what waits behind a file that was renamed away comes there, though the guard dies before": (
+        ["rename away", "mirror", "mirror", "guard dies in 9 steps", "tool turn"], b"\x03" * 3, True),
     "whoever was led to a branch that is rebased then opens its file, though that is renamed away": (
         ["short turn", "append", "/new", "append"], b"\x00" * 5 + b"\x03" * 3 + b"\x00" * 13 + b"\x04", True),
     "whoever opens a transcript when a rewritten one takes its place comes to that": (

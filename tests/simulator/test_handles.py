@@ -132,3 +132,28 @@ def test_a_writer_whose_branch_comes_after_a_rewrite_goes_on_in_the_new_file(
     assert last in content(world)
     world.kill(patient)
     world.check_files()
+
+
+def test_what_waits_behind_a_renamed_file_comes_there_though_it_cannot_at_first(
+    world: World, gateway: Process
+) -> None:
+    script, mover = world.process("script"), world.process("mover")
+    file = opened(world, script, os.O_RDWR | os.O_APPEND)
+    written(world, script, file)
+    world.kill(script)
+    assert world.rename(mover, mover.main, TRANSCRIPT, b"old")
+    world.store.pwrite = no_room
+    world.kill(gateway)
+    world.a_second_passes()
+    world.views.due(TRANSCRIPT, now=True)
+    assert world.views.waiting()
+    world.store.pwrite = os.pwrite
+    world.views.failed = 0  # it has, and was told so
+    world.views.due(TRANSCRIPT, now=True)
+    assert not world.views.of and sorted(os.listdir(world.directory)) == ["old"]
+    assert not os.listdir(world.store.path)
+    world.check_files()
+
+
+def no_room(fd: int, data: bytes, offset: int) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -117,7 +117,8 @@ class Haunting(Rebasing):
 
     def _rest(self, staged: Staged, place: tuple[Node, bytes], *, waits: bool) -> None:
         """Nobody relies on the nameless file any more: what its owner wrote since goes where the name is now. waits:
-        branches are to be added to it. OSError: not now, but at the next attempt."""
+        branches are to be added to it; its note stays until they are (`_rested`), so that they come there whatever
+        happens. OSError: not now, but at the next attempt."""
         assert staged.ghost is not None
         number, ghost = staged.ghost
         tail, written = self._tail(staged, ghost)
@@ -128,7 +129,10 @@ class Haunting(Rebasing):
         goes = ghost.removed and (named or not (tail or waits))
         if goes:
             self._remove(ghost)
-        self._store.rest(number)
+        if waits and not named:
+            staged.resting = staged.ghost
+        else:
+            self._store.rest(number)
         self.failing.pop(number, None)
         if ghost.removed and not goes:
             log.warning(
@@ -149,6 +153,17 @@ class Haunting(Rebasing):
         )
         if live is not None:
             self._rebase(staged, live, place)
+
+    def _rested(self, staged: Staged) -> None:
+        """What waited behind the nameless file is in it."""
+        if staged.resting is None:
+            return
+        number, ghost = staged.resting
+        staged.resting = None
+        try:
+            self._store.rest(number)
+        except OSError as error:  # the next guard finds that there is nothing to do
+            log.warning("%s: its note cannot be removed: %s", text(ghost.transcript), error.strerror)
 
     def _tail(self, staged: Staged, ghost: GhostFacts) -> tuple[bytes, int]:
         """What the owner wrote since, and when."""

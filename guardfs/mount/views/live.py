@@ -65,7 +65,8 @@ class Staged:
     """A transcript with more than one view. parent, name: where it is. node: that of the owner's view; None if the
     kernel knows none. outside: that of the committed view, where it must be another one. intents: what the next look of
     a thread is to find, by thread id, and since when. ghost: its number and facts, while the owner's file has not got
-    its name; ghost_fd: that file, O_PATH. forgiven: the thread that was just shown the state before its own write, and
+    its name; ghost_fd: that file, O_PATH. resting: the same of one that no owner relies on any more, while what waits
+    behind it goes there. forgiven: the thread that was just shown the state before its own write, and
     that state. closed: when the last fence was closed by its owner, monotonic ns. holding: what the owner goes on
     seeing while another lane's change of attributes is under way.
     """
@@ -82,6 +83,7 @@ class Staged:
         "node",
         "outside",
         "parent",
+        "resting",
         "staging",
     )
 
@@ -95,6 +97,7 @@ class Staged:
         self.intents: dict[int, tuple[Live | View, int]] = {}
         self.ghost: tuple[int, GhostFacts] | None = None
         self.ghost_fd = -1
+        self.resting: tuple[int, GhostFacts] | None = None
         self.forgiven: tuple[int, Fingerprint] | None = None
         self.closed = 0
         self.holding: Fingerprint | None = None

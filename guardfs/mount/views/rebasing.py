@@ -73,9 +73,13 @@ class Rebasing(Branching):
 
     def place(self, staged: Staged) -> tuple[Node, bytes]:
         """Where branches belong: what belongs to a file goes with it, to its new name. OSError: it cannot be told."""
-        if staged.ghost is not None and not (staged.ghost[1].anew and self._exists(staged)):
-            return self._locate(staged.ghost[1].name) or (staged.parent, staged.name)
-        return staged.parent, staged.name
+        lost = staged.ghost or staged.resting
+        if lost is None:
+            return staged.parent, staged.name
+        ghost = lost[1]
+        if (ghost.anew or staged.ghost is None) and self._exists(staged):
+            return staged.parent, staged.name
+        return self._locate(ghost.name) or (staged.parent, staged.name)
 
     def _exists(self, staged: Staged) -> bool:
         core = self._core

@@ -180,6 +180,8 @@ class Views(Haunting):
                 break
             if not self._rebase(staged, live, place):
                 break  # the order is kept: the others wait with it
+        else:
+            self._rested(staged)
         self._leave(staged)
 
     def _rewriting(self, live: Live) -> bool:
