@@ -25,7 +25,7 @@ from guardfs.mount.backing import Backing
 from guardfs.state.branches import BranchFile, BranchStore, Intent, read_all
 from guardfs.transcript.chain import History
 from guardfs.transcript.formats import Format, Place
-from guardfs.transcript.positions import positions
+from guardfs.transcript.positions import Position, positions
 from guardfs.transcript.rebase import Rebased, merge, rebase
 from guardfs.transcript.tail import tail
 
@@ -212,6 +212,8 @@ class Merger:
     def onto(self, target: int, size: int, data: bytes, known: frozenset[str] = frozenset()) -> Rebased:
         """*data* as it is to be appended to the open file *target* of *size* bytes. known: ids that are left out."""
         leaf, header, newline = self.end_of(target, size)
+        if size and not header and self._begins(data):  # another's may be further down
+            header = any(map(self._is_header, positions(self._chunks(target), self.format)))
         return rebase(data, self.format, leaf=leaf, header=header, newline=newline, known=known)
 
     def _ids(self, fd: int) -> frozenset[str]:
@@ -222,10 +224,15 @@ class Merger:
         """Of an open transcript: its leaf, whether it has a header, whether it ends in a newline."""
         found = tail(lambda offset, length: self._read(fd, length, offset), size, self.format)
         leaf = found.leaf if found.known else self._leaf_of_all(fd)
-        head = self._read(fd, _FIRST, 0)
-        first = next(iter(positions([head], self.format)), None)
-        header = first is not None and self.format.place(first.record) is Place.HEADER
-        return leaf, header, found.newline
+        return leaf, self._begins(self._read(fd, _FIRST, 0)), found.newline
+
+    def _begins(self, data: bytes) -> bool:
+        """Whether *data* begins with a header."""
+        first = next(iter(positions([data[:_FIRST]], self.format)), None)
+        return first is not None and self._is_header(first)
+
+    def _is_header(self, position: Position) -> bool:
+        return self.format.place(position.record) is Place.HEADER
 
     def _leaf_of_all(self, fd: int) -> str | None:
         history = History(self.format)

@@ -137,6 +137,8 @@ STORIES = {
     "a header for a note is made beside a file that its process does not see": (
         ["short turn", "mirror", "honest", "16 minutes"],
         b"\x00" * 4 + b"\x02" * 5 + b"\x03\x03\x02\x02\x00", False),
+    "what two agents begin stands below one header, though a copy without one has come before": (
+        ["turn", "local", "local", "compact lines"], b"\x00" * 4 + b"\x01" * 23 + b"\x00" * 6, False),
 }  # fmt: skip
 
 
