@@ -134,6 +134,25 @@ def test_a_writer_whose_branch_comes_after_a_rewrite_goes_on_in_the_new_file(
     world.check_files()
 
 
+def test_another_lane_of_a_second_agent_does_not_cut_what_its_run_goes_on_from(
+    world: World, gateway: Process
+) -> None:
+    agent = world.process("local")
+    turn = Turn(world, agent, ("assistant", "assistant")).steps()
+    while len(world.guard.judge.machine.owners(TRANSCRIPT)) < 2:
+        next(turn)
+    while agent.mutex is not None:
+        next(turn)
+    for _ in world.truncate(agent, agent.main, 0):
+        pass
+    for _ in turn:
+        pass
+    world.kill(agent)
+    world.kill(gateway)
+    world.views.due(TRANSCRIPT, now=True)
+    world.check_files()
+
+
 def test_what_waits_behind_a_renamed_file_comes_there_though_it_cannot_at_first(
     world: World, gateway: Process
 ) -> None:

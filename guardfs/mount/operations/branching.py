@@ -148,7 +148,8 @@ class Branching(Unstaged):
         view = node.view
         if isinstance(view, Live):
             self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
-            return self._open_branch(self._to_empty(view, node, flags, ctx), node, flags, ctx)
+            live = self._to_cut(view, node, ctx) if flags & os.O_TRUNC else view
+            return self._open_branch(live, node, flags, ctx)
         held = self._redirect(node, flags, ctx)
         self.views.came(node.path(), ctx.pid)  # type: ignore[union-attr]
         return super().open(node_id, flags, ctx) if held is None else held
@@ -171,10 +172,10 @@ class Branching(Unstaged):
         info.direct_io = True
         return info
 
-    def _to_empty(self, view: Live, node: Node, flags: int, ctx: Context) -> Live:
-        """The branch that is opened by *node*, which is that of *view*: an owner's is not emptied by another lane of
-        its process. ESTALE, if the caller is to come to another one."""
-        if not flags & os.O_TRUNC or view.branch.key.kind != "process":
+    def _to_cut(self, view: Live, node: Node, ctx: Context) -> Live:
+        """The branch that is to be cut by *node*, which is that of *view*: an owner's is not by another lane of its
+        process. ESTALE, if the caller is to come to another one."""
+        if view.branch.key.kind != "process":
             return view
         views, path, writer = self.views, node.path(), self._writer(ctx)
         assert views is not None

@@ -52,6 +52,8 @@ class Enforced(Haunting):
             views.came(path, ctx.pid)
         live = node.view if isinstance(node.view, Live) else None
         if fields.update_size:
+            if live is not None and number is None:
+                live = self._to_cut(live, node, ctx)
             if live is None:
                 live = self._branch_of_truncate(node, number, begin, ctx, writer)
             if live is not None:
