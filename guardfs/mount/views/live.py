@@ -117,7 +117,10 @@ class Staged:
     def strange(self, relies: Fingerprint) -> bool:
         """Whether the owner's file, which has lost its name, is another one than *relies* tells of: it was a dead
         one's."""
-        return self.ghost is not None and relies.ino != self.ghost[1].inode
+        if self.ghost is None:
+            return False
+        facts = self.ghost[1]
+        return (relies.dev, relies.ino) != (facts.device, facts.inode)
 
 
 def fingerprint(st: os.stat_result) -> Fingerprint:
