@@ -134,6 +134,34 @@ def test_a_writer_whose_branch_comes_after_a_rewrite_goes_on_in_the_new_file(
     world.check_files()
 
 
+def test_two_that_make_a_file_that_they_do_not_see_both_keep_what_they_write(
+    world: World, gateway: Process
+) -> None:
+    world.kill(gateway)
+    remover, agent, other = (world.process(name) for name in ("unlink", "gateway", "append"))
+    world.unlink(remover, remover.main)
+    turn = Turn(world, agent, ("",)).steps()
+    while not world.guard.judge.machine.open_fences:
+        next(turn)
+    world.wait(16)
+    file = opened(world, other, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    written(world, other, file)
+    with world.pool(agent) as who:
+        assert world.take_lock(agent, who)
+        assert world.stat(agent, who) is None  # its run is back, and relies on there being no file
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    for number in range(2):
+        file = world.kernel._make(agent.main, TRANSCRIPT, flags)
+        agent.files.append(file)
+        record = world.record("user", f"lane {number}", None)
+        world.write(agent, agent.main, file, [record])
+    for process in (agent, other):
+        world.kill(process)
+    world.views.due(TRANSCRIPT, now=True)
+    world.in_order = False  # three agents began it
+    world.check_files()
+
+
 def test_another_lane_of_a_second_agent_does_not_cut_what_its_run_goes_on_from(
     world: World, gateway: Process
 ) -> None:

@@ -75,6 +75,10 @@ class Branching(Unstaged):
         node = self.views.node(live)
         self.views.named(path, node.id)
         info = self._branch_handle(live, node, flags)
+        if live.branch.length and not flags & os.O_APPEND:  # another has begun it: it goes on behind that
+            handle = self.handles[info.fh]
+            handle.follows = 0
+            self.keep_marks(handle)
         self._marked(
             self._mark_of(live),
             "create",
