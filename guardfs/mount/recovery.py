@@ -85,9 +85,13 @@ def recover(store: BranchStore, merger: Merger, root_fd: int, below: Backing) ->
             stuck.add(facts.transcript)
         if merged is None or merged.result != "empty":
             found.append(Recovered(facts.transcript, facts.lane, merged, failure))
-    for transcript, (number, _) in resting.items():
-        if transcript not in stuck:
+    for transcript, (number, name) in resting.items():
+        if transcript in stuck:
+            continue
+        try:
             store.rest(number)
+        except OSError as error:  # the next guard finds that nothing waits
+            log.warning("%s: its note cannot be removed: %s", os.fsdecode(name), error.strerror)
     return found
 
 

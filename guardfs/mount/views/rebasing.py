@@ -183,8 +183,11 @@ class Rebasing(Branching):
     def left_behind(self, node: Node, tid: int) -> tuple[Node, bytes] | None:
         """Directory and name of the file that has just taken the place of the one of *node*, by a rebase; None also
         where thread *tid* has been told to look again since, and has come to *node* by a further name of its file."""
-        parent, name, mono = self._behind.get(node.id, (node, b"", 0))
-        if not mono or time.monotonic_ns() - mono >= _BEHIND_NS:
+        found = self._behind.get(node.id)
+        if found is None:
+            return None
+        parent, name, mono = found
+        if time.monotonic_ns() - mono >= _BEHIND_NS:
             return None
         path = self._core.child_path(parent, name)
         return None if self._told.get((path, tid), 0) > mono else (parent, name)
