@@ -177,7 +177,9 @@ load average at the start {load:.2f}.
 * *Apart*: the bench and the daemon run on different processors, so every request has to wake a sleeping one.
   That is how a gateway meets a guard, and most of a lean daemon's figure is the waking. *Together*: both on one
   processor; what is left is the work. *Free*: as the scheduler places them, which may be either for a whole
-  run: on a two-core virtual machine bindfs alone gave 6 and 58 us in turn. All other figures are *apart*, those
+  run: on a two-core virtual machine bindfs alone gave 6 and 58 us in turn. What waking costs differs from host to host:
+  bindfs *apart* was 12.5 us on one and 29.5 on another, and guardfs 3.8 times that, or as much
+  ([decision 18](decisions/0018-where-waking-is-cheap-c-is-faster.md)). All other figures are *apart*, those
   with eight writers *free*.
 * *Append*: each writer is a process that appends 430-byte records to a transcript of its own through one
   descriptor (O_APPEND); the time is that of the write call, percentiles are over all writes of all rounds.
