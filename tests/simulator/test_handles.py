@@ -162,6 +162,23 @@ def test_two_that_make_a_file_that_they_do_not_see_both_keep_what_they_write(
     world.check_files()
 
 
+def test_nodes_that_were_branches_keep_few_descriptors(world: World) -> None:
+    for _ in range(80):
+        agent, script = world.process("gateway"), world.process("script")
+        turn = Turn(world, agent, ("assistant", "assistant")).steps()
+        while not world.guard.judge.machine.open_fences:
+            next(turn)
+        written(world, script, opened(world, script, os.O_WRONLY | os.O_APPEND))
+        for live in world.views.of[TRANSCRIPT].lives.values():
+            assert live.node is not None
+            world.guard.nodes.refer(live.node)  # by a kernel that remembers it for long
+        world.kill(script)
+        world.kill(agent)
+        world.views.due(TRANSCRIPT, now=True)
+    assert world.guard.fds.pinned <= 70
+    world.check_files()
+
+
 def test_another_lane_of_a_second_agent_does_not_cut_what_its_run_goes_on_from(
     world: World, gateway: Process
 ) -> None:

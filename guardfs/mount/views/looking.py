@@ -53,7 +53,7 @@ class Looking:
         self.names: dict[bytes, int] = {}
         self._told: dict[tuple[bytes, int], int] = {}
         self._repeats: dict[tuple[bytes, int], int] = {}
-        self._adopted: dict[int, Node] = {}
+        self._adopted: dict[int, tuple[Node, int]] = {}
         self._behind: dict[int, tuple[Node, bytes, int]] = {}
         self._order = 0
         self.merged = self.failed = self.conflicts = self.passed = 0

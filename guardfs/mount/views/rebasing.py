@@ -24,6 +24,9 @@ log = logging.getLogger("guardfs.views")
 _BEHIND_NS = 1_000_000_000
 """How long somebody may take from the lookup of an open to the open, at the most."""
 
+_ADOPTED = 64
+"""Nodes of former branches that keep a descriptor meanwhile."""
+
 
 class Rebasing(Branching):
     """The end of branches. merged, failed, conflicts: counts. failing: why the last try failed, by branch."""
@@ -147,19 +150,22 @@ class Rebasing(Branching):
         self._tell(staged, branch, "rebased", **facts)
 
     def _keep_adopted(self, node: Node) -> None:
-        """*node* was a branch's, and somebody may be about to open it: it goes on leading to its file, whatever becomes
-        of the name."""
-        core = self._core
+        """*node* was a branch's, and somebody may be about to open it: for a while it goes on leading to its file,
+        whatever becomes of the name. The kernel may remember it for days."""
+        core, mono = self._core, time.monotonic_ns()
+        for number, (each, since) in list(self._adopted.items()):
+            if mono - since < _BEHIND_NS and len(self._adopted) < _ADOPTED:
+                break
+            del self._adopted[number]
+            if core.nodes.get(number) is each:
+                core.fds.drop(each)
         if core.nodes.get(node.id) is not node or node.nlookup <= 0:
             return
         try:
             core.fds.pin(node)
         except OSError as error:
             log.warning("%s: no descriptor can be kept: %s", text(node.path()), error.strerror)
-        self._adopted = {
-            number: each for number, each in self._adopted.items() if core.nodes.get(number) is each
-        }
-        self._adopted[node.id] = node
+        self._adopted[node.id] = node, mono
 
     def _leave_behind(self, parent: Node, name: bytes, before: Node | None) -> None:
         """A rebase has put another file under *name* than *before* leads to, or nodes that were branches': who has just
@@ -171,7 +177,7 @@ class Rebasing(Branching):
             return
         nodes = [
             node
-            for node in self._adopted.values()
+            for node, _ in self._adopted.values()
             if node.names == [(parent, name)] and (node.dev, node.ino) != (st.st_dev, st.st_ino)
         ]
         if before is not None:
