@@ -117,6 +117,8 @@ STORIES = {
         ["turn", "append", "append", "/new"], b"\x00" * 16 + b"\x01" * 7, False),
     "a run that comes back from a silence relies on what it saw after a write past its lock": (
         ["16 minutes", "/new", "turn", "own write outside"], b"\x01" * 10 + b"\x00" * 4, True),
+    "what it writes past its lock then stays in its order": (
+        ["turn", "control", "16 minutes"], b"\x00" * 9 + b"\x02\x02\x00\x00", True),
     "a second agent that begins on a file made anew keeps it, though that loses its name": (
         ["short turn", "local", "compact lines", "compact lines", "lstat"],
         b"\x00" * 13 + b"\x03" * 5 + b"\x01" * 6, True),
