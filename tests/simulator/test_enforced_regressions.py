@@ -141,6 +141,9 @@ STORIES = {
         b"\x00" * 4 + b"\x02" * 5 + b"\x03\x03\x02\x02\x00", False),
     "what two agents begin stands below one header, though a copy without one has come before": (
         ["turn", "local", "local", "compact lines"], b"\x00" * 4 + b"\x01" * 23 + b"\x00" * 6, False),
+    "what one turn was shown for a write past its lock is not shown to the next one": (
+        ["short turn", "own write outside", "link", "held open", "short turn"],
+        b"\x04" * 12 + b"\x01" * 5, True),
 }  # fmt: skip
 
 
