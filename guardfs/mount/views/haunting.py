@@ -54,12 +54,7 @@ class Haunting(Rebasing):
     def unhaunt(self, staged: Staged) -> None:
         """It came to nothing. If that cannot be written, the next guard finds the file under its old name."""
         if staged.ghost is not None:
-            try:
-                self._store.rest(staged.ghost[0])
-            except OSError as error:
-                log.warning(
-                    "%s: its note cannot be removed: %s", text(staged.staging.transcript), error.strerror
-                )
+            self._forget_note(*staged.ghost)
             staged.ghost, staged.staging.ghost, staged.holding = None, False, None
             let_go(staged.ghost_fd)
             staged.ghost_fd = -1
@@ -158,11 +153,14 @@ class Haunting(Rebasing):
         """What waited behind the nameless file is in it."""
         if staged.resting is None:
             return
-        number, ghost = staged.resting
+        self._forget_note(*staged.resting)
         staged.resting = None
+
+    def _forget_note(self, number: int, ghost: GhostFacts) -> None:
+        """There is nothing to do for *ghost* any more, which the next guard finds, too, if its note stays."""
         try:
             self._store.rest(number)
-        except OSError as error:  # the next guard finds that there is nothing to do
+        except OSError as error:
             log.warning("%s: its note cannot be removed: %s", text(ghost.transcript), error.strerror)
 
     def _tail(self, staged: Staged, ghost: GhostFacts) -> tuple[bytes, int]:
