@@ -151,8 +151,8 @@ class Merger:
         """rest: what is left of the branch, if not all of it."""
         st, facts = self._below.fstat(target), file.facts
         # whoever made the file anew may have copied what its owner wrote to the one before, or to a branch
-        other = facts.inode and (st.st_ino, st.st_dev) != (facts.inode, facts.device)
-        anew = facts.key == "ghost" or (facts.whole and not facts.exists) or bool(other)
+        other = facts.inode != 0 and (st.st_ino, st.st_dev) != (facts.inode, facts.device)
+        anew = facts.key == "ghost" or (facts.whole and not facts.exists) or other
         known = self._ids(target) if anew else frozenset()
         data = file.read(file.size, 0) if rest is None else rest
         found = self.onto(target, st.st_size, data, known)

@@ -108,17 +108,8 @@ class Branching(Unstaged):
         self, staged: Staged, ruling: Ruling, mode: int, owner: tuple[int, int]
     ) -> Live | None:
         """The branch of a lane that makes the file anew, not seeing it; None if it cannot be kept."""
-        views, lane = self.views, ruling.decision.lane
-        assert views is not None
-        target = staged.staging.target(ruling.standing, ruling.process, lane)
-        try:
-            live = views.branch(staged, target, lane, base=ABSENT, mode=mode, owner=owner)
-        except OSError as error:
-            views.could_not(staged.staging.transcript, "create", error)
-            return None
-        live.branch.used_by(ruling.process)
-        live.decision = ruling.decision
-        return live
+        target = staged.staging.target(ruling.standing, ruling.process, ruling.decision.lane)
+        return self._staged_on(staged, target, ruling, "create", base=ABSENT, mode=mode, owner=owner)
 
     def _open_hidden(
         self, st: os.stat_result, parent: Node, name: bytes, flags: int, ctx: Context

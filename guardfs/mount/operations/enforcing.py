@@ -138,18 +138,26 @@ class Enforcing(Listings):
             if begun is None or standing.side:
                 return None  # another file has the name, and the owner does not see it
             return staged.lives[begun.number]
-        try:
-            staged = views.staged(path)
-            if staged is None:
-                return None
-            if staged.staging.ghost and not staged.lost(node) and staged.staging.own(process) is None:
-                return None
-            target = staged.staging.target(standing, process, ruling.decision.lane)
-            live = views.branch(staged, target, ruling.decision.lane, **new)
-            live.branch.used_by(process)
-        except OSError as error:
-            views.could_not(path, what, error)
+        staged = views.staged(path)
+        if staged is None:
             return None
+        if staged.staging.ghost and not staged.lost(node) and staged.staging.own(process) is None:
+            return None
+        target = staged.staging.target(standing, process, ruling.decision.lane)
+        return self._staged_on(staged, target, ruling, what, **new)
+
+    def _staged_on(
+        self, staged: Staged, target: Branch | Key, ruling: Ruling, what: str, **new: Any
+    ) -> Live | None:
+        """The branch *target*, made if need be, for the change of *ruling*; None if it cannot be kept."""
+        views = self.views
+        assert views is not None
+        try:
+            live = views.branch(staged, target, ruling.decision.lane, **new)
+        except OSError as error:
+            views.could_not(staged.staging.transcript, what, error)
+            return None
+        live.branch.used_by(ruling.process)
         live.decision = ruling.decision
         return live
 
